@@ -1,0 +1,140 @@
+"""One operation, several backends: an LSTM layer over a whole sequence.
+
+``lstm_sequence`` picks the backend; ``choose`` says which and why. A backend is one module with
+``lstm_sequence`` and ``declines``, entered in ``BACKENDS`` with the fastest first.
+
+T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tidegate.cell import LSTMWeights, RNNWeights
+from tidegate.ops import reference
+from tidegate.ops.types import BackendChoice, Noise, SequenceResult
+
+__all__ = ["BACKENDS", "Backend", "BackendChoice", "Noise", "SequenceResult", "choose", "lstm_sequence", "rnn_sequence"]
+
+
+class Backend(NamedTuple):
+    """A way to run ``lstm_sequence``; ``declines`` gives the reason why it does not take a call."""
+
+    run: Callable[..., SequenceResult]
+    declines: Callable[[Tensor, Sequence[LSTMWeights], Noise | None], str | None]
+    summary: str
+
+
+BACKENDS: dict[str, Backend] = {
+    "reference": Backend(
+        reference.lstm_sequence,
+        lambda x, weights, noise: None,
+        "a loop over the steps in plain torch, which takes every dtype, device, option and derivative",
+    ),
+}
+
+_forced: ContextVar[str | None] = ContextVar("tidegate_backend", default=os.environ.get("TIDEGATE_BACKEND") or None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run everything inside on the named backend; it raises where that backend declines."""
+    _known(name)
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def choose(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None = None) -> BackendChoice:
+    """The backend that ``lstm_sequence`` would take for this input, with the reason.
+
+    Raises
+    ------
+    ValueError
+        If the environment variable TIDEGATE_BACKEND or ``use_backend`` names a backend that is
+        unknown or does not take this call.
+    """
+    forced = _forced.get()
+    if forced is not None:
+        _known(forced)
+        reason = BACKENDS[forced].declines(x, weights, noise)
+        if reason is not None:
+            raise ValueError(f"backend {forced!r} was asked for, but {reason}")
+        return BackendChoice(forced, f"asked for by name; {BACKENDS[forced].summary}", {})
+    declined: dict[str, str] = {}
+    for name, backend in BACKENDS.items():
+        reason = backend.declines(x, weights, noise)
+        if reason is None:
+            why = "".join(f"; not {other}, because {text}" for other, text in declined.items())
+            return BackendChoice(name, backend.summary + why, declined)
+        declined[name] = reason
+    raise AssertionError("the reference takes every call")
+
+
+def lstm_sequence(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    noise: Noise | None = None,
+) -> SequenceResult:
+    """Run one LSTM layer, one or two directions, over a whole sequence.
+
+    Parameters
+    ----------
+    x : Tensor (T, B, I)
+    h_0 : Tensor (D, B, P)
+    c_0 : Tensor (D, B, H)
+    weights : D times LSTMWeights
+        The second one, if any, reads the sequence from its end.
+    lengths : Tensor (B,) of int64, optional
+        Valid steps of each row, 0 to T.
+    reset : Tensor (T, B) of bool, optional
+        True where a new sequence starts.
+    noise : Noise, optional
+
+    Returns
+    -------
+    SequenceResult
+        output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
+        cells and c_n are float32.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, h_0 = x.to(dtype), h_0.to(dtype)
+        weights = [LSTMWeights(*(None if p is None else p.to(dtype) for p in w)) for w in weights]
+        with torch.autocast(device, enabled=False):
+            return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
+    return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
+
+
+def rnn_sequence(
+    x: Tensor,
+    h_0: Tensor,
+    weights: Sequence[RNNWeights],
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    nonlinearity: str = "tanh",
+) -> tuple[Tensor, Tensor]:
+    """Run one vanilla RNN layer over a whole sequence: output (T, B, D, H) and h_n (D, B, H).
+
+    The vanilla RNN is what the LSTM is measured against; it has the reference backend only.
+    """
+    return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
+
+
+def _known(name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
