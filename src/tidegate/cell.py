@@ -8,7 +8,7 @@ B batch rows, I inputs, H hidden units, P outputs of a step (P = H without proje
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,11 @@ class LSTMWeights(NamedTuple):
     norm_ih: Tensor | None = None  # (4H,) layer norm gain of the input's part, Ba et al. 2016
     norm_hh: Tensor | None = None  # (4H,) layer norm gain of the recurrent part
     norm_c: Tensor | None = None  # (2, H) layer norm gain and bias of the long-term memory
+
+    def to(self, dtype: torch.dtype) -> LSTMWeights:
+        """The same weights in another dtype."""
+        cast: list[Any] = [None if p is None else p.to(dtype) for p in self]
+        return LSTMWeights(*cast)
 
 
 class LSTMStep(NamedTuple):

@@ -110,11 +110,12 @@ def lstm_sequence(
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
     """
+    _check_lengths(lengths, x.shape[0])
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, h_0 = x.to(dtype), h_0.to(dtype)
-        weights = [LSTMWeights(*(None if p is None else p.to(dtype) for p in w)) for w in weights]
+        weights = [w.to(dtype) for w in weights]
         with torch.autocast(device, enabled=False):
             return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
     return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
@@ -132,9 +133,19 @@ def rnn_sequence(
 
     The vanilla RNN is what the LSTM is measured against; it has the reference backend only.
     """
+    _check_lengths(lengths, x.shape[0])
     return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
 
 
 def _known(name: str) -> None:
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
+
+
+def _check_lengths(lengths: Tensor | None, steps: int) -> None:
+    """Values are looked at in eager mode only; a compiled graph must not break on them."""
+    if lengths is None or lengths.numel() == 0 or torch.compiler.is_compiling():
+        return
+    least, most = int(lengths.min()), int(lengths.max())
+    if least < 0 or most > steps:
+        raise ValueError(f"lengths are from 0 to the number of steps, {steps}; given values from {least} to {most}")

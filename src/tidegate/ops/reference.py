@@ -92,9 +92,7 @@ def _lstm_direction(
     return _stack(outputs, first_h, backward), _stack(cells, first_c, backward), h, c
 
 
-def _masks(
-    x: Tensor, lengths: Tensor | None, reset: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _masks(x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Input with its padding zeroed, so that nothing there is seen, and masks (T, B, 1)."""
     valid = None
     if reset is not None:

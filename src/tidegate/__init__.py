@@ -1,0 +1,36 @@
+"""tidegate: the LSTM, finished."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidegate import init, ops
+    from tidegate.layer import LSTM, RNN
+    from tidegate.state import State
+    from tidegate.tasks.forecast import Forecaster
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "LSTM": "tidegate.layer",
+    "RNN": "tidegate.layer",
+    "State": "tidegate.state",
+    "Forecaster": "tidegate.tasks.forecast",
+    "init": "tidegate.init",
+    "ops": "tidegate.ops",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tidegate' has no attribute {name!r}")
+    module = importlib.import_module(_PUBLIC[name])
+    return module if _PUBLIC[name] == f"tidegate.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,125 @@
+"""How weights start.
+
+Each initialiser is a small callable on a layer; pass one, or a sequence of them, as
+``tg.LSTM(..., init=...)``, or call it on a layer made before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tidegate.layer import LSTM
+
+Initialiser = Callable[[Any], None]
+
+
+def torch_default() -> Initialiser:
+    """Every weight and bias uniform in [-1/sqrt(H), 1/sqrt(H)], as ``torch.nn.LSTM`` draws them.
+
+    Gains of a layer norm start at one, its bias at zero.
+    """
+
+    def initialise(layer: Any) -> None:
+        bound = 1.0 / math.sqrt(layer.hidden_size) if layer.hidden_size > 0 else 0.0
+        for name, parameter in layer.named_parameters():
+            if name.startswith("norm_"):
+                nn.init.ones_(parameter)
+                if name.startswith("norm_c"):
+                    nn.init.zeros_(parameter[1])
+            else:
+                nn.init.uniform_(parameter, -bound, bound)
+
+    return initialise
+
+
+def forget_bias(value: float = 1.0) -> Initialiser:
+    """Forget gates open at the start: their bias is ``value`` in every layer and direction.
+
+    Torch's LSTM has two bias vectors that are added up; the value goes into ``bias_ih``, and the
+    forget part of ``bias_hh`` is zero, so that it counts once (Jozefowicz et al. 2015).
+    """
+
+    def initialise(layer: LSTM) -> None:
+        for b_ih, b_hh in _biases(layer, "forget_bias"):
+            forget = _gate(layer, 1)
+            b_ih[forget] = value
+            b_hh[forget] = 0.0
+
+    return initialise
+
+
+def chrono(t_max: int) -> Initialiser:
+    """Time constants of the memory spread up to ``t_max`` steps (Tallec & Ollivier 2018, eq. 16).
+
+    ``b_f = ln(u)`` with u uniform in [1, t_max - 1], and ``b_i = -b_f``; other gate biases are zero.
+
+    Raises
+    ------
+    ValueError
+        If ``t_max`` is below 3.
+    """
+    if t_max < 3:
+        raise ValueError(f"chrono needs a longest lag t_max of at least 3 steps; given {t_max}")
+
+    def initialise(layer: LSTM) -> None:
+        for b_ih, b_hh in _biases(layer, "chrono"):
+            span = torch.empty_like(b_ih[_gate(layer, 1)]).uniform_(1.0, t_max - 1.0).log()
+            b_ih.zero_()
+            b_hh.zero_()
+            b_ih[_gate(layer, 1)] = span
+            b_ih[_gate(layer, 0)] = -span
+
+    return initialise
+
+
+def orthogonal(gain: float = 1.0) -> Initialiser:
+    """Each gate's recurrent matrix starts orthogonal (Saxe et al. 2014)."""
+
+    def initialise(layer: Any) -> None:
+        for name, parameter in layer.named_parameters():
+            if name.startswith("weight_hh"):
+                for block in parameter.split(layer.hidden_size):
+                    nn.init.orthogonal_(block, gain)
+
+    return initialise
+
+
+_BY_NAME: dict[str, Callable[[], Initialiser]] = {
+    "torch": torch_default,
+    "forget_bias": forget_bias,
+    "orthogonal": orthogonal,
+}
+
+
+def apply(layer: nn.Module, init: str | Initialiser | Iterable[str | Initialiser] | None) -> None:
+    """Draw torch's default, then apply each initialiser of ``init`` in turn."""
+    chosen = [] if init is None else [init] if isinstance(init, str) or callable(init) else list(init)
+    with torch.no_grad():
+        torch_default()(layer)
+        for one in chosen:
+            if isinstance(one, str):
+                if one not in _BY_NAME:
+                    names = ", ".join(map(repr, _BY_NAME))
+                    raise ValueError(
+                        f"init is one of {names}, a callable on the layer such as tg.init.chrono(500), "
+                        f"or a sequence of these; given {one!r}"
+                    )
+                one = _BY_NAME[one]()
+            one(layer)
+
+
+def _gate(layer: LSTM, index: int) -> slice:
+    return slice(index * layer.hidden_size, (index + 1) * layer.hidden_size)
+
+
+def _biases(layer: LSTM, what: str) -> list[tuple[Tensor, Tensor]]:
+    if not layer.bias:
+        raise ValueError(f"{what} sets gate biases, but the layer was made with bias=False")
+    names = [name.removeprefix("bias_ih") for name, _ in layer.named_parameters() if name.startswith("bias_ih")]
+    return [(getattr(layer, f"bias_ih{name}").data, getattr(layer, f"bias_hh{name}").data) for name in names]

@@ -1,0 +1,519 @@
+"""The LSTM and the vanilla RNN as modules: stacking, directions, merging, options.
+
+Drop-in for ``torch.nn.LSTM`` and ``torch.nn.RNN``: same arguments, parameter names, shapes and
+gate order, so that a ``state_dict`` loads in either direction. The computation is in ``ops``.
+
+T steps, B batch rows, I inputs, H hidden units, P outputs of a direction (H without projection),
+L layers, D directions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from tidegate import init as _init
+from tidegate import ops
+from tidegate.cell import LSTMWeights, RNNWeights
+from tidegate.checks import check_batch_mask, check_choice, check_input, check_rate, check_state, check_whole
+from tidegate.state import State
+
+MERGES = ("concat", "sum", "mean", "product", None)
+
+
+class _Layout(NamedTuple):
+    """How the caller laid out what was brought into (T, B, I)."""
+
+    batched: bool
+    packed: PackedSequence | None
+
+
+class _Recurrent(nn.Module):
+    """What LSTM and RNN share: parameters by torch's names, layouts, stacking and merging."""
+
+    _gates: int  # blocks of H rows in each weight
+    mode: str
+    weight_ih_l0: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        merge: str | None,
+        proj_size: int = 0,
+    ) -> None:
+        super().__init__()
+        check_whole("input_size", input_size, 1)
+        check_whole("hidden_size", hidden_size, 1)
+        check_whole("num_layers", num_layers, 1)
+        check_whole("proj_size", proj_size, 0)
+        check_rate("dropout", dropout)
+        check_choice("merge", merge, MERGES)
+        if proj_size >= hidden_size:
+            raise ValueError(f"proj_size is below hidden_size ({hidden_size}), or 0 for none; given {proj_size}")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers, so with num_layers=1 it does nothing; "
+                f"given dropout={dropout} and num_layers=1",
+                stacklevel=3,
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.dropout = float(dropout)
+        self.bidirectional = bool(bidirectional)
+        self.merge = merge
+        self.proj_size = proj_size
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def state_size(self) -> int:
+        """P: the size of the short-term memory and of one direction's output."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output's last dimension."""
+        return self.state_size * (self.directions if self.merge == "concat" else 1)
+
+    def _suffixes(self) -> Iterable[tuple[int, str]]:
+        """Layer and suffix of each parameter set, in torch's order: _l0, _l0_reverse, _l1, ..."""
+        for layer in range(self.num_layers):
+            for direction in ("", "_reverse")[: self.directions]:
+                yield layer, f"_l{layer}{direction}"
+
+    def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of one direction's parameters, torch's first and in torch's order."""
+        rows = self._gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.state_size)}
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    def _make_parameters(self, init: Any, device: Any, dtype: Any) -> None:
+        for layer, suffix in self._suffixes():
+            inputs = self.input_size if layer == 0 else self.state_size * self.directions
+            for name, shape in self._shapes(inputs).items():
+                self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self._init = init
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as the layer's ``init`` says."""
+        _init.apply(self, self._init)
+
+    def _get(self, name: str) -> Any:
+        return getattr(self, name, None)
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Each direction's parameters, as ``torch.nn.LSTM.all_weights``."""
+        return [
+            [p for name in self._shapes(1) if (p := self._get(name + suffix)) is not None]
+            for _, suffix in self._suffixes()
+        ]
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the kernels pack weights themselves. Here because models call it."""
+
+    def extra_repr(self) -> str:
+        shown = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: dict[str, Any] = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        defaults |= {"proj_size": 0, "merge": "concat", "nonlinearity": "tanh", "layer_norm": False, "peephole": False}
+        defaults |= {"recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": (0.0, 0.0)}
+        shown += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k, v) != v]
+        return ", ".join(shown)
+
+    # -- layouts ---------------------------------------------------------------------------------
+
+    def _enter(
+        self, input: Tensor | PackedSequence, lengths: Any, reset: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, _Layout]:
+        """Any layout to x (T, B, I), lengths (B,) and reset (T, B)."""
+        packed = None
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
+            packed = input
+            x, lengths = pad_packed_sequence(input)  # (T, B, I), rows in the caller's order
+            lengths = lengths.to(x.device)
+            batched, batch_first = True, False
+        else:
+            x = check_input(input, self.input_size, self.weight_ih_l0, self.batch_first)
+            batched, batch_first = x.dim() == 3, self.batch_first
+            if not batched:
+                x = x.unsqueeze(1)  # (T, 1, I)
+            elif batch_first:
+                x = x.transpose(0, 1)
+        steps, rows = x.shape[0], x.shape[1]
+        if lengths is not None and packed is None:
+            lengths = check_batch_mask("lengths", lengths, (rows,) if batched else (), x.device).reshape(rows)
+        if reset is not None:
+            shape = (steps,) if not batched else (rows, steps) if batch_first else (steps, rows)
+            reset = check_batch_mask("reset", reset, shape, x.device)
+            reset = reset.unsqueeze(1) if not batched else reset.t() if batch_first else reset
+        return x, lengths, reset, _Layout(batched, packed)
+
+    def _leave(self, output: Tensor, layout: _Layout) -> Tensor | PackedSequence:
+        """The top layer's output (T, B, D, P), merged, back in the caller's layout."""
+        output = _merge(output, self.merge)
+        if layout.packed is not None:
+            return _repack(output, layout.packed)
+        if not layout.batched:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output
+
+    def _between(self, output: Tensor, layer: int) -> Tensor:
+        """What the next layer reads: directions joined by concatenation, with dropout."""
+        x = output.flatten(2)  # (T, B, D * P)
+        if self.dropout and self.training and layer + 1 < self.num_layers:
+            x = F.dropout(x, self.dropout)
+        return x
+
+    def _refuse_streaming(self, what: str) -> None:
+        if self.bidirectional:
+            raise ValueError(
+                f"{what} goes forward in time; this layer is bidirectional, and its backward direction needs "
+                "the end of the sequence before its first output: expected bidirectional=False"
+            )
+
+
+class LSTM(_Recurrent):
+    """A multi-layer LSTM that takes the place of ``torch.nn.LSTM``.
+
+    For each step of each layer (Hochreiter & Schmidhuber 1997; Gers et al. 2000)::
+
+        f = sigmoid(x W_xf + h W_hf + b_f)      i = sigmoid(x W_xi + h W_hi + b_i)
+        g = tanh(x W_xc + h W_hc + b_c)         o = sigmoid(x W_xo + h W_ho + b_o)
+        c = f * c + i * g                       h = o * tanh(c)
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Features of the input (I) and units (H).
+    num_layers : int
+        Layers stacked; between them both directions are concatenated.
+    bias : bool
+    batch_first : bool
+        Input and output are (B, T, ...) instead of (T, B, ...); states are not affected.
+    dropout : float
+        Rate on each layer's output but the last one's.
+    bidirectional : bool
+        A second LSTM reads each sequence from its end.
+    proj_size : int
+        Project h to this many features (Sak et al. 2014); 0 for none.
+    device, dtype
+        As in torch.
+    merge : "concat", "sum", "mean", "product" or None
+        How the top layer's directions are joined; None keeps them apart as (..., D, P).
+    recurrent_dropout : float
+        Rate of one mask a sequence on what the gates see of h (Gal & Ghahramani 2016).
+    weight_dropout : float
+        Rate on ``weight_hh``, drawn once a call (DropConnect; Merity et al. 2017).
+    zoneout : float or (float, float)
+        Rate at which a unit keeps its old h and c, or one rate each (Krueger et al. 2017).
+    layer_norm : bool
+        LN(x W_x) + LN(h W_h) + b, and LN(c) before the output's tanh (Ba et al. 2016).
+    peephole : bool
+        i and f also see the c before the step, o the c after it (Gers et al. 2002).
+    init : str, callable or sequence of these
+        How weights start; see ``tidegate.init``. Torch's default by default.
+
+    Examples
+    --------
+    >>> lstm = tg.LSTM(8, 16, num_layers=2, bidirectional=True, merge="sum")
+    >>> output, (h_n, c_n) = lstm(torch.randn(50, 4, 8), lengths=torch.tensor([50, 3, 0, 20]))
+    >>> output.shape
+    torch.Size([50, 4, 16])
+    """
+
+    _gates = 4
+    mode = "LSTM"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: str | None = "concat",
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
+        layer_norm: bool = False,
+        peephole: bool = False,
+        init: Any = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge, proj_size
+        )
+        check_rate("recurrent_dropout", recurrent_dropout)
+        check_rate("weight_dropout", weight_dropout)
+        rates = tuple(zoneout) if isinstance(zoneout, Sequence) else (zoneout, zoneout)
+        if len(rates) != 2:
+            raise ValueError(f"zoneout is one rate, or one for h and one for c; given {zoneout!r}")
+        for rate in rates:
+            check_rate("zoneout", rate)
+        self.recurrent_dropout = float(recurrent_dropout)
+        self.weight_dropout = float(weight_dropout)
+        self.zoneout = (float(rates[0]), float(rates[1]))
+        self.layer_norm = bool(layer_norm)
+        self.peephole = bool(peephole)
+        self._make_parameters(init, device, dtype)
+
+    def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        shapes = super()._shapes(inputs)
+        units = self.hidden_size
+        if self.peephole:
+            shapes["weight_ch"] = (3, units)
+        if self.layer_norm:
+            shapes |= {"norm_ih": (4 * units,), "norm_hh": (4 * units,), "norm_c": (2, units)}
+        return shapes
+
+    def weights(self, layer: int) -> list[LSTMWeights]:
+        """The parameters of one layer, one entry a direction."""
+        found = []
+        for _, suffix in (s for s in self._suffixes() if s[0] == layer):
+            w_ih, w_hh = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
+            names = ("bias_ih", "bias_hh", "weight_hr", "weight_ch", "norm_ih", "norm_hh", "norm_c")
+            found.append(LSTMWeights(w_ih, w_hh, *(self._get(name + suffix) for name in names)))
+        return found
+
+    def _noise(self) -> list[ops.Noise | None]:
+        """Random masks of one call, one entry a layer."""
+        zoned = self.zoneout != (0.0, 0.0)
+        if not zoned and not (self.training and self.recurrent_dropout):
+            return [None] * self.num_layers
+        if self.training:
+            seeds = torch.randint(2**63 - 1, (self.num_layers,), device=self.weight_ih_l0.device)
+        else:
+            seeds = torch.zeros(self.num_layers, dtype=torch.int64, device=self.weight_ih_l0.device)
+        return [ops.Noise(seed, self.recurrent_dropout, *self.zoneout, self.training) for seed in seeds.unbind()]
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Any, State]:
+        """Read whole sequences.
+
+        Parameters
+        ----------
+        input : Tensor (T, B, I), (B, T, I) if batch_first, (T, I), or PackedSequence
+        hx : (h_0 (L*D, B, P), c_0 (L*D, B, H)), optional
+            Memories before the first step, without B for unbatched input; zeros by default.
+        lengths : Tensor (B,) of whole numbers, optional
+            Valid steps of each row, zero allowed, in any order. Past them the output is zero and
+            nothing is read; the final states are those of the last valid step.
+        reset : bool Tensor, laid out as the input's time and batch, optional
+            True where a new sequence starts. No memory and no gradient crosses. ``hx`` feeds the
+            first segment (forward direction) or the last one (backward direction).
+
+        Returns
+        -------
+        output : Tensor (T, B, D*P) or as ``merge`` and the input's layout say
+        State
+            h_n (L*D, B, P) and c_n (L*D, B, H).
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where shape, dtype, device or range is wrong, before any work.
+        """
+        x, lengths, reset, layout = self._enter(input, lengths, reset)
+        h_0, c_0 = self._states(hx, x, layout.batched)
+        noise = self._noise()
+        h_n, c_n = [], []
+        for layer in range(self.num_layers):
+            rows = slice(layer * self.directions, (layer + 1) * self.directions)
+            weights = self.weights(layer)
+            if self.weight_dropout and self.training:
+                weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
+            result = ops.lstm_sequence(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer])
+            h_n.append(result.h_n)
+            c_n.append(result.c_n)
+            x = self._between(result.output, layer)
+        state = State(torch.cat(h_n), torch.cat(c_n))
+        if not layout.batched:
+            state = State(state.h.squeeze(1), state.c.squeeze(1))
+        return self._leave(result.output, layout), state
+
+    def step(
+        self, x_t: Tensor, state: tuple[Tensor, Tensor] | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Read one step: x_t (B, I) or (I,), reset (B,); the output is (B, P), or (P,).
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional, which cannot stream.
+        """
+        self._refuse_streaming("step")
+        if x_t.dim() not in (1, 2):
+            raise ValueError(
+                f"step reads one step (B, {self.input_size}) or ({self.input_size},); given {tuple(x_t.shape)}"
+            )
+        time = 1 if self.batch_first and x_t.dim() == 2 else 0
+        if reset is not None:
+            reset = torch.as_tensor(reset).unsqueeze(time if x_t.dim() == 2 else 0)
+        output, after = self(x_t.unsqueeze(time), state, reset=reset)
+        return output.squeeze(time), after
+
+    def initial_state(self, batch: int | None = None) -> State:
+        """Empty memories: h (L*D, B, P) and c (L*D, B, H), without B where ``batch`` is None."""
+        like, rows = self.weight_ih_l0, self.num_layers * self.directions
+        shape = (rows,) if batch is None else (rows, batch)
+        h = like.new_zeros(*shape, self.state_size, dtype=like.dtype)
+        return State(h, like.new_zeros(*shape, self.hidden_size, dtype=_cell_dtype(like.dtype)))
+
+    def backend(self, input: Tensor | PackedSequence) -> ops.BackendChoice:
+        """Which backend would run this input, and why; a slow one names what forces it."""
+        x = input.data if isinstance(input, PackedSequence) else input
+        noise = None
+        if self.zoneout != (0.0, 0.0) or (self.training and self.recurrent_dropout):
+            noise = ops.Noise(torch.zeros((), dtype=torch.int64), self.recurrent_dropout, *self.zoneout, self.training)
+        return ops.choose(x, self.weights(0), noise)
+
+    def _states(self, hx: Any, x: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
+        rows = self.num_layers * self.directions
+        if hx is None:
+            h = x.new_zeros(rows, x.shape[1], self.state_size)
+            return h, x.new_zeros(rows, x.shape[1], self.hidden_size, dtype=_cell_dtype(x.dtype))
+        if not isinstance(hx, tuple | list) or len(hx) != 2:
+            raise TypeError(f"hx is a pair (h_0, c_0); given {type(hx).__name__}")
+        return (
+            check_state("h_0", hx[0], (rows, x.shape[1], self.state_size), x, batched),
+            check_state("c_0", hx[1], (rows, x.shape[1], self.hidden_size), x, batched),
+        )
+
+
+class RNN(_Recurrent):
+    """The vanilla RNN, ``h = tanh(x W_x + h W_h + b)``, that the LSTM is measured against.
+
+    Takes the place of ``torch.nn.RNN``; ``merge``, ``lengths`` and ``reset`` as in :class:`LSTM`.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
+        As in :class:`LSTM`.
+    nonlinearity : "tanh" or "relu"
+    merge, init
+        As in :class:`LSTM`.
+    """
+
+    _gates = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: str | None = "concat",
+        init: Any = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge)
+        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self.nonlinearity = nonlinearity
+        self.mode = f"RNN_{nonlinearity.upper()}"
+        self._make_parameters(init, device, dtype)
+
+    def weights(self, layer: int) -> list[RNNWeights]:
+        """The parameters of one layer, one entry a direction."""
+        return [
+            RNNWeights(*(self._get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
+            for of, suffix in self._suffixes()
+            if of == layer
+        ]
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Any, Tensor]:
+        """Read whole sequences; as :meth:`LSTM.forward`, with h alone as the state (L*D, B, H)."""
+        x, lengths, reset, layout = self._enter(input, lengths, reset)
+        rows = self.num_layers * self.directions
+        if hx is None:
+            hx = x.new_zeros(rows, x.shape[1], self.hidden_size)
+        else:
+            hx = check_state("h_0", hx, (rows, x.shape[1], self.hidden_size), x, layout.batched)
+        h_n = []
+        for layer in range(self.num_layers):
+            h_0 = hx[layer * self.directions : (layer + 1) * self.directions]
+            output, final = ops.rnn_sequence(x, h_0, self.weights(layer), lengths, reset, self.nonlinearity)
+            h_n.append(final)
+            x = self._between(output, layer)
+        state = torch.cat(h_n)
+        return self._leave(output, layout), state if layout.batched else state.squeeze(1)
+
+
+def _cell_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The long-term memory is float32 at least, so that small additions are not lost."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _merge(output: Tensor, merge: str | None) -> Tensor:
+    """Join the directions of (T, B, D, P)."""
+    if merge == "concat":
+        return output.flatten(2)
+    if merge == "sum":
+        return output.sum(2)
+    if merge == "mean":
+        return output.mean(2)
+    if merge == "product":
+        return output.prod(2) if output.shape[2] == 1 else output[:, :, 0] * output[:, :, 1]
+    return output
+
+
+def _repack(output: Tensor, packed: PackedSequence) -> PackedSequence:
+    """Output (T, B, ...) in the order and layout of a packed input."""
+    lengths = torch.zeros(output.shape[1], dtype=torch.int64)
+    for size in packed.batch_sizes.tolist():
+        lengths[:size] += 1
+    if packed.sorted_indices is not None:
+        output = output.index_select(1, packed.sorted_indices)
+    data = pack_padded_sequence(output, lengths).data
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
