@@ -1,0 +1,30 @@
+"""Real data that comes with the package, for the demo, the docs and the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tidegate.errors import DataError
+
+_FOLDER = Path(__file__).parent / "embedded"
+
+
+def names() -> list[str]:
+    """The samples there are. ``data/embedded/README.md`` in the package states source and licence of each."""
+    return sorted(p.stem for p in _FOLDER.glob("*.parquet"))
+
+
+def path(name: str) -> Path:
+    """The Parquet file of a sample.
+
+    ``nyc_weather``: 26,115 rows of hourly weather at three New York airports in 2013 (columns ``origin``,
+    ``time_hour`` in UTC, ``temp`` in °F, and eight more).
+
+    Raises
+    ------
+    DataError
+        For a name that is not a sample.
+    """
+    if name not in names():
+        raise DataError(f"there is no sample '{name}'; there are: {', '.join(names())}")
+    return _FOLDER / f"{name}.parquet"

@@ -1,0 +1,318 @@
+"""Tables in and out: CSV, Parquet and data frames, read with only the columns that are needed."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import polars as pl
+
+from tidegate.data.atomic import atomic_write, why
+from tidegate.errors import DataError, TidegateError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHUNK = 1 << 22  # bytes
+_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def read_table(
+    source: str | Path | pl.DataFrame | pl.LazyFrame | pd.DataFrame,
+    columns: Sequence[str] | None = None,
+    *,
+    text: Sequence[str] = (),
+) -> pl.DataFrame:
+    """Read a table.
+
+    Parameters
+    ----------
+    source : path, polars or pandas data frame
+        A CSV file (``.csv``, ``.tsv``, ``.txt``, plain or ``.gz``; separated by comma, semicolon, tab or
+        bar, whichever the header uses), a Parquet file, or a data frame. A named pandas index becomes
+        columns; a nameless one of dates becomes the column ``time``.
+    columns : sequence of str, optional
+        The columns to read, all by default. No memory is spent on others.
+    text : sequence of str, optional
+        Columns of a CSV file that are text even if they look like numbers (``007`` stays ``007``).
+
+    Returns
+    -------
+    polars.DataFrame
+        At least one row. Numbers, times and text as they stand: nothing is parsed beyond numbers.
+
+    Raises
+    ------
+    DataError
+        No such file, not a table, an empty one, or a column that it does not have.
+    TypeError
+        For a source of another type.
+    """
+    wanted = None if columns is None else list(dict.fromkeys(columns))
+    if isinstance(source, pl.LazyFrame):
+        check_columns(wanted, source.collect_schema().names(), "the data frame")
+        frame = (source if wanted is None else source.select(wanted)).collect()
+        where = "the data frame"
+    elif isinstance(source, pl.DataFrame):
+        where = "the data frame"
+        check_columns(wanted, source.columns, where)
+        frame = source if wanted is None else source.select(wanted)
+    elif isinstance(source, str | Path):
+        where = str(source)
+        frame = _read_file(Path(source).expanduser(), wanted, text)
+    elif type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
+        where = "the data frame"
+        frame = _from_pandas(source, wanted)
+    else:
+        raise TypeError(f"a table is a path or a pandas or polars data frame; given {type(source).__name__}")
+    if frame.height == 0:
+        raise DataError(f"{where} is an empty table: it has columns but no rows")
+    return frame
+
+
+def write_table(frame: pl.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV or Parquet, by the file name's ending, whole or not at all.
+
+    In CSV, times are ISO 8601: a date alone when every time is midnight, with ``Z`` when in UTC.
+
+    Raises
+    ------
+    TidegateError
+        For another ending, a missing folder or a full disk; then no file is left behind.
+    """
+    kind = Path(path).suffix.lower()
+    if kind not in (".csv", ".parquet"):
+        raise TidegateError(f"cannot write {path}: a table's file name ends in .csv or .parquet")
+    with atomic_write(path) as file:
+        try:
+            if kind == ".csv":
+                frame.with_columns(_iso(c) for c in frame.get_columns() if c.dtype == pl.Datetime).write_csv(file)
+            else:
+                frame.write_parquet(file, compression="zstd")
+        except _POLARS_ERRORS as error:
+            raise TidegateError(f"cannot write {path}: {_first_line(error)}; nothing was changed") from None
+
+
+def check_columns(wanted: Iterable[str] | None, available: Sequence[str], where: str, option: str = "") -> None:
+    """Refuse columns that are not there, with the closest name that is."""
+    for name in wanted or ():
+        if name not in available:
+            prefix = f"{option} {name}: " if option else ""
+            hint = _closest(name, available)
+            listed = ", ".join(list(available)[:30]) + (", ..." if len(available) > 30 else "")
+            did = f"; did you mean '{hint}'?" if hint else "."
+            raise DataError(f"{prefix}{where} has no column '{name}'{did} Its columns are: {listed}")
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+def _read_file(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.DataFrame:
+    _check_file(path)
+    try:
+        with open(path, "rb") as raw:
+            head = raw.read(4)
+        if head == b"PAR1" or path.suffix.lower() in (".parquet", ".pq"):
+            return _read_parquet(path, head, wanted)
+        return _read_csv(path, wanted, text)
+    except (OSError, EOFError) as error:
+        reason = why(error) if isinstance(error, OSError) else "the file ends too early"
+        raise DataError(f"cannot read {path}: {reason}") from None
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a CSV or Parquet file")
+    if not path.exists():
+        folder = path.parent
+        if not folder.is_dir():
+            raise DataError(f"no such file: {path} (there is no folder {folder})")
+        hint = _closest(path.name, [p.name for p in folder.iterdir() if p.is_file()])
+        raise DataError(f"no such file: {path}" + (f"; did you mean {folder / hint}?" if hint else ""))
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path} is empty: it has zero bytes")
+
+
+def _read_parquet(path: Path, head: bytes, wanted: list[str] | None) -> pl.DataFrame:
+    if head != b"PAR1":
+        raise DataError(f"{path} is not a Parquet file; if it holds CSV, let its name end in .csv")
+    try:
+        check_columns(wanted, list(pl.read_parquet_schema(path)), str(path))
+        return pl.read_parquet(path, columns=wanted, glob=False, hive_partitioning=False)
+    except _POLARS_ERRORS as error:
+        raise DataError(f"{path} is a damaged Parquet file: {_first_line(error)}") from None
+
+
+def _read_csv(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.DataFrame:
+    with _open(path) as file:
+        sample = file.read(1 << 16)
+    _check_text(path, sample)
+    separator, header = _header(path, sample)
+    twice = next((c for c in wanted or header if header.count(c) > 1), None)
+    check_columns(wanted, header, str(path))
+    if twice is not None:
+        raise DataError(f"{path} has more than one column named '{twice}'; rename one of them")
+    _check_ragged(path, separator, len(header))
+    try:
+        return pl.read_csv(
+            path,
+            columns=wanted,
+            separator=separator,
+            decimal_comma=separator == ";" and _has_decimal_comma(sample),
+            schema_overrides={c: pl.String() for c in text if c in header},
+            infer_schema_length=None,  # text in the last row is told from numbers too
+            glob=False,
+            raise_if_empty=False,
+        )
+    except _POLARS_ERRORS as error:
+        line = _bad_utf8_line(path)
+        reason = f"line {line} is not UTF-8 text; save it as UTF-8" if line else _first_line(error)
+        raise DataError(f"cannot read {path} as CSV: {reason}") from None
+
+
+def _open(path: Path) -> BinaryIO:
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path, "rb") if zipped else open(path, "rb"))
+
+
+def _check_text(path: Path, sample: bytes) -> None:
+    if not sample.strip():
+        raise DataError(f"{path} is empty: it holds no text")
+    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16 text; save it as UTF-8")
+    if b"\0" in sample or _control_share(sample) > 0.02:
+        sheet = " (save a spreadsheet as CSV)" if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+        raise DataError(f"{path} is not a table: it holds binary data, neither CSV nor Parquet{sheet}")
+
+
+def _control_share(sample: bytes) -> float:
+    control = bytes(b for b in range(32) if b not in b"\t\n\r\f")
+    return (len(sample) - len(sample.translate(None, control))) / len(sample)
+
+
+def _header(path: Path, sample: bytes) -> tuple[str, list[str]]:
+    """The separator and the column names."""
+    text = sample.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
+    first = text.lstrip("\r\n").split("\n", 1)[0]
+    outside = "".join(first.split('"')[::2])
+    separator = max(",;\t|", key=outside.count)  # the first of them when none occurs: a single column
+    try:
+        names = next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator), [])
+    except csv.Error as error:
+        raise DataError(f"cannot read {path} as CSV: {error}") from None
+    return separator, names
+
+
+def _has_decimal_comma(sample: bytes) -> bool:
+    """Whether numbers of a table separated by semicolons are written 1,5."""
+    cells = [c.strip(b' "') for line in sample.split(b"\n")[1:] for c in line.strip().split(b";")]
+    digits = [c.lstrip(b"+-") for c in cells]
+    comma = any(c.count(b",") == 1 and c.replace(b",", b"").isdigit() for c in digits)
+    return comma and not any(c.count(b".") == 1 and c.replace(b".", b"").isdigit() for c in digits)
+
+
+def _check_ragged(path: Path, separator: str, width: int) -> None:
+    """Refuse rows with more or fewer fields than the header.
+
+    The reader fills short rows in silence: a file cut off in transit would look whole.
+    """
+    sep, lines, seps, quoted, last = separator.encode(), 0, 0, False, b"\n"
+    with _open(path) as file:
+        while chunk := file.read(_CHUNK):
+            lines += chunk.count(b"\n")
+            seps += chunk.count(sep)
+            quoted = quoted or b'"' in chunk
+            last = chunk[-1:]
+    lines += last != b"\n"
+    if seps == lines * (width - 1) and not quoted and width > 1:
+        return  # the cheap proof; what fails it is read row by row
+    if width == 1 and seps == 0 and not quoted:
+        return
+    with _open(path) as binary:
+        rows = csv.reader(_lines(binary), delimiter=separator)
+        try:
+            for row in rows:
+                if row and len(row) != width:
+                    raise DataError(
+                        f"{path} is not a regular table: line {rows.line_num} has {len(row)} fields, "
+                        f"the header has {width}"
+                    )
+        except csv.Error as error:
+            raise DataError(f"cannot read {path} as CSV: line {rows.line_num}: {error}") from None
+
+
+def _lines(binary: BinaryIO) -> Iterator[str]:
+    return iter(io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline=""))
+
+
+def _bad_utf8_line(path: Path) -> int | None:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return None
+
+
+# --- data frames ---------------------------------------------------------------------------------------------
+
+
+def _from_pandas(source: Any, wanted: list[str] | None) -> pl.DataFrame:
+    import pandas as pd
+
+    frame: pd.DataFrame = source
+    if isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex) and frame.index.name is None:
+        frame = frame.rename_axis("time")
+    named = [n for n in frame.index.names if n is not None]
+    if named and len(named) == frame.index.nlevels:
+        clash = [n for n in named if n in frame.columns]
+        frame = frame.reset_index() if not clash else frame.reset_index(drop=True)
+    names = [str(c) for c in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise DataError(f"the data frame has more than one column named '{twice}'; rename one of them")
+    check_columns(wanted, names, "the data frame")
+    places = [names.index(n) for n in (names if wanted is None else wanted)]
+    return pl.DataFrame([_pandas_column(names[i], frame.iloc[:, i]) for i in places])
+
+
+def _pandas_column(name: str, values: Any) -> pl.Series:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.PeriodDtype):
+        values = values.dt.to_timestamp()
+    try:
+        return pl.Series(name, pl.from_pandas(values))
+    except (ValueError, TypeError, *_POLARS_ERRORS):  # numbers and text in one column: as text, checked later
+        return pl.Series(name, [None if v is None or v is pd.NA or v != v else str(v) for v in values], dtype=pl.String)
+
+
+# --- small things --------------------------------------------------------------------------------------------
+
+
+def _iso(column: pl.Series) -> pl.Series:
+    """A column of times as ISO 8601 text."""
+    zone = cast(pl.Datetime, column.dtype).time_zone
+    utc = column.dt.convert_time_zone("UTC") if zone else column
+    if not zone and bool((column.dt.truncate("1d") == column).all()):
+        return column.dt.strftime("%Y-%m-%d")
+    whole = bool((column.dt.truncate("1s") == column).all())
+    return utc.dt.strftime("%Y-%m-%dT%H:%M:%S" + ("" if whole else "%.6f") + ("Z" if zone else ""))
+
+
+def _closest(name: str, names: Sequence[str]) -> str | None:
+    lower = {n.lower(): n for n in names}
+    found = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
+    return lower[found[0]] if found else None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].strip().rstrip(".") if text else type(error).__name__
