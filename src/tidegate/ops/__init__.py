@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.ops import reference
+from tidegate.ops import native, reference
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult
 
 __all__ = ["BACKENDS", "Backend", "BackendChoice", "Noise", "SequenceResult", "choose", "lstm_sequence", "rnn_sequence"]
@@ -33,6 +33,7 @@ class Backend(NamedTuple):
 
 
 BACKENDS: dict[str, Backend] = {
+    "native": Backend(native.lstm_sequence, native.declines, "C++ kernels for the CPU"),
     "reference": Backend(
         reference.lstm_sequence,
         lambda x, weights, noise: None,
