@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tidegate.data.columns import Rows, Times, no_value, numbers, times, when
-from tidegate.data.grid import DAY, Grid, Ints, infer_grid, parse_frequency
+from tidegate.data.grid import DAY, HOUR, Grid, Ints, infer_grid, parse_frequency
 from tidegate.data.panel import Floats, Panel
 from tidegate.data.table import check_columns
 from tidegate.errors import ConfigError, DataError
@@ -167,12 +167,18 @@ def _series(df: pl.DataFrame, series: str | None, rows: Rows) -> tuple[list[str]
     if (absent := no_value(column)).any():
         i = int(absent.arg_max() or 0)
         raise DataError(f"--series {series}: {rows.name(i)} names no series")
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
-    column = column.cast(pl.String)
+    if column.dtype.is_nested():
+        raise DataError(f"--series {series}: the column holds lists; text or numbers are needed")
+    column = _as_text(column)
     names = column.unique(maintain_order=True).to_list()
     codes = column.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
     return names, codes
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    if column.dtype.is_float() and bool((column == column.round(0)).all()):
+        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
+    return column.cast(pl.String)
 
 
 def _times(df: pl.DataFrame, time: str | None, codes: Ints, rows: Rows) -> Times:
@@ -211,10 +217,14 @@ def _order(
         text = [c for c in df.columns if df[c].dtype in (pl.String, pl.Categorical, pl.Enum) and c != time]
         such = f", such as --series {text[0]}" if text else ""
         hint = "did you forget --series" + such + "?" if series is None else "keep one row for each series and time"
+        if stamps.calendar and stamps.zone is None and moment % DAY < 4 * HOUR and 0 < moment % DAY:
+            hint += " (if it is the hour that comes twice when summer time ends, give the times in UTC)"
         who = f"series '{names[code]}'" if series else "the table"
+        rest = int(twice.sum()) + 1 - len(at)
+        more = f", and {rest:,} more row{'s repeat' if rest > 1 else ' repeats'} a time" if rest else ""
         raise DataError(
             f"--time {time}: {who} has {len(at):,} rows at {when(moment, stamps.calendar, stamps.zone)} "
-            f"(rows {listed}), and {int(twice.sum()):,} rows in all repeat a time; {hint}"
+            f"(rows {listed}){more}; {hint}"
         )
     notes += stamps.notes
     return _Order(codes, stamps.moments, order, same)
@@ -263,12 +273,12 @@ def _locate(order: _Order, place: Grid, rows: Rows, names: list[str], trained: b
     i, count = int(np.argmin(on_grid)), int((~on_grid).sum())
     at = when(int(order.moments[i]), place.kind != "steps", place.zone)
     who = f"series '{names[order.codes[i]]}', " if names != [""] else ""
-    others = "" if count == 1 else f", as do {count - 1:,} more row{'s' * (count > 2)}"
+    others = "" if count == 1 else f", as {'do' if count > 2 else 'does'} {count - 1:,} more row{'s' * (count > 2)}"
     source = "of the trained model" if trained else "that most rows follow"
-    advice = "" if trained else ", or give another --frequency"
+    advice = "or leave those rows out" if trained else "leave those rows out, or give another --frequency"
     raise DataError(
         f"--time {time}: {who}{rows.name(i)} at {at} lies off the grid of {place} {source}{others}; "
-        f"round the times to the grid or leave those rows out{advice}"
+        f"round the times to the grid{'' if trained else ','} {advice}"
     )
 
 
@@ -299,7 +309,7 @@ def _static(
         column = df[name]
         text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
         if text if categories is None else name in categories:
-            values = _one_a_series(name, column.cast(pl.String), codes, rows, names)
+            values = _one_a_series(name, _as_text(column), codes, rows, names)
             seen = sorted({v for v in values if v is not None})
             kinds = seen if categories is None else list(categories[name])
             if not kinds:
@@ -340,7 +350,7 @@ def _one_a_series(name: str, column: pl.Series, codes: Ints, rows: Rows, names: 
 def _summary(names: list[str], lengths: Ints, first: Ints, place: Grid, time: str | None) -> str:
     count = f"{len(names):,} series, " if names != [""] else ""
     total = int(lengths.sum())
-    text = f"{count}{total:,} steps" + ("" if str(place) == "1 step" else f" of {place}")
+    text = f"{count}{total:,} step{'s' * (total != 1)}" + ("" if str(place) == "1 step" else f" of {place}")
     if time is None:
         return text
     calendar = place.kind != "steps"

@@ -15,7 +15,7 @@ from tidegate.errors import DataError
 # What other programs write for "no value" among numbers. Kept as text in columns of text: NA is also Namibia.
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "nat", "-", "?", ".")
 
-_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y-%m-%d %H")
+_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _ZONE = r"\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 _HUGE = float(np.finfo(np.float32).max)
 
@@ -81,8 +81,9 @@ def _parse_numbers(column: pl.Series, where: str, option: str, rows: Rows) -> pl
     if strange.any():
         i = int(strange.arg_max() or 0)
         more = int(strange.sum()) - 1
-        also = f" (and {more:,} more rows)" if more else ""
-        hint = "" if option == "--target" else "; text can only be given as --static, when it is constant in a series"
+        also = f" (and {more:,} more row{'s do' if more > 1 else ' does'})" if more else ""
+        text_role = "; text can only be given as --static, when it is constant in a series"
+        hint = {"--target": "", "--static": "; in training the column held numbers"}.get(option, text_role)
         raise DataError(f"{where}: {rows.name(i)} holds {column[i]!r} where a number belongs{also}{hint}")
     return parsed
 
@@ -106,9 +107,12 @@ def times(column: pl.Series, rows: Rows) -> Times:
         if odd.any():
             i = int(odd.arg_max() or 0)
             raise DataError(f"{where}: {rows.name(i)} holds {column[i]}, neither a date nor a whole number")
-        return _whole_times(column.cast(pl.Int64))
-    if kind.is_integer():
-        return _whole_times(column.cast(pl.Int64))
+    if kind.is_float() or kind.is_integer():
+        whole = column.cast(pl.Int64, strict=False)
+        if whole.null_count():
+            i = int(whole.is_null().arg_max() or 0)
+            raise DataError(f"{where}: {rows.name(i)} holds {column[i]}, which is too large for a time")
+        return _whole_times(whole)
     if kind == pl.Date:
         return Times(_micros(column.cast(pl.Datetime("us"))), True)
     if isinstance(kind, pl.Datetime):
@@ -147,7 +151,7 @@ def _parse_times(text: pl.Series, where: str, rows: Rows) -> Times:
     if set(minutes.values()) == {0}:
         return Times(local, True, "UTC")
     shift = offset.replace_strict(minutes, return_dtype=pl.Int64).to_numpy()
-    return Times(local - shift * MINUTE, True, "UTC", local, "the offsets")
+    return Times(local - shift * MINUTE, True, "UTC", local, "their offsets")
 
 
 def _by_formats(clock: pl.Series) -> pl.Series:
@@ -156,8 +160,12 @@ def _by_formats(clock: pl.Series) -> pl.Series:
         if not parsed.null_count():
             return parsed
         parsed = _fill(parsed, clock.str.to_datetime(form, strict=False, time_unit="us"))
+    if not parsed.null_count():
+        return parsed
     months = clock.str.extract(r"^(\d{4}-\d{1,2})$") + "-01"
-    return _fill(parsed, months.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us"))
+    parsed = _fill(parsed, months.str.to_datetime("%Y-%m-%d", strict=False, time_unit="us"))
+    hours = clock.str.extract(r"^(\d{4}-\d{1,2}-\d{1,2} \d{1,2})$") + ":00"
+    return _fill(parsed, hours.str.to_datetime("%Y-%m-%d %H:%M", strict=False, time_unit="us"))
 
 
 def _fill(values: pl.Series, others: pl.Series) -> pl.Series:

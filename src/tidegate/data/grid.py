@@ -148,7 +148,7 @@ class Grid:
     def __str__(self) -> str:
         """A short text such as "1 hour", "15 minutes", "3 months"."""
         if self.kind == "steps":
-            return _count(self.step, "step")
+            return "1 step" if self.step == 1 else f"{self.step} units"
         if self.kind == "months":
             return _count(self.step // 12, "year") if self.step % 12 == 0 else _count(self.step, "month")
         units = ((WEEK, "week"), (DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"), (SECOND, "second"), (1000, "ms"))
@@ -205,9 +205,11 @@ def infer_grid(moments: Ints, gaps: Ints, calendar: bool, frequency: Grid | None
     Raises
     ------
     DataError
-        When there is no gap to tell the step from.
+        When there is no gap to tell a step of the calendar from.
     """
     if frequency is None:
+        if not len(gaps) and not calendar:
+            return Grid()
         if not len(gaps):
             raise DataError("the step of time cannot be told: no series has two rows at different times")
         step = _mode(gaps)

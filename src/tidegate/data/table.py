@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+import numpy as np
 import polars as pl
 
 from tidegate.data.atomic import atomic_write, why
@@ -18,7 +19,7 @@ from tidegate.errors import DataError, TidegateError
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHUNK = 1 << 22  # bytes
+_CHUNK = 1 << 20  # bytes
 _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
@@ -158,17 +159,24 @@ def _read_csv(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.D
     if twice is not None:
         raise DataError(f"{path} has more than one column named '{twice}'; rename one of them")
     _check_ragged(path, separator, len(header))
-    try:
+
+    def read(inferred: int | None) -> pl.DataFrame:
         return pl.read_csv(
             path,
             columns=wanted,
             separator=separator,
             decimal_comma=separator == ";" and _has_decimal_comma(sample),
             schema_overrides={c: pl.String() for c in text if c in header},
-            infer_schema_length=None,  # text in the last row is told from numbers too
+            infer_schema_length=inferred,
             glob=False,
             raise_if_empty=False,
         )
+
+    try:
+        try:
+            return read(10_000)
+        except _POLARS_ERRORS:  # such as text far down among numbers
+            return read(None)  # nine times slower: every row is looked at before any is read
     except _POLARS_ERRORS as error:
         line = _bad_utf8_line(path)
         reason = f"line {line} is not UTF-8 text; save it as UTF-8" if line else _first_line(error)
@@ -222,17 +230,7 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
 
     The reader fills short rows in silence: a file cut off in transit would look whole.
     """
-    sep, lines, seps, quoted, last = separator.encode(), 0, 0, False, b"\n"
-    with _open(path) as file:
-        while chunk := file.read(_CHUNK):
-            lines += chunk.count(b"\n")
-            seps += chunk.count(sep)
-            quoted = quoted or b'"' in chunk
-            last = chunk[-1:]
-    lines += last != b"\n"
-    if seps == lines * (width - 1) and not quoted and width > 1:
-        return  # the cheap proof; what fails it is read row by row
-    if width == 1 and seps == 0 and not quoted:
+    if _surely_regular(path, separator, width):
         return
     with _open(path) as binary:
         rows = csv.reader(_lines(binary), delimiter=separator)
@@ -240,11 +238,32 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
             for row in rows:
                 if row and len(row) != width:
                     raise DataError(
-                        f"{path} is not a regular table: line {rows.line_num} has {len(row)} fields, "
+                        f"{path} is not a regular table: line {rows.line_num} has {len(row)} field{'s' * (len(row) > 1)}, "
                         f"the header has {width}"
                     )
         except csv.Error as error:
             raise DataError(f"cannot read {path} as CSV: line {rows.line_num}: {error}") from None
+
+
+def _surely_regular(path: Path, separator: str, width: int) -> bool:
+    """The cheap proof; what fails it is read row by row."""
+    rest = b""
+    with _open(path) as file:
+        while chunk := file.read(_CHUNK):
+            if b'"' in chunk:
+                return False
+            block, end, rest = (rest + chunk).rpartition(b"\n")
+            if end and not _regular(block + end, separator, width):
+                return False
+    return not rest or _regular(rest + b"\n", separator, width)
+
+
+def _regular(block: bytes, separator: str, width: int) -> bool:
+    """Whether each line of the block holds ``width`` fields."""
+    text = np.frombuffer(block, dtype=np.uint8)
+    line_ends = np.flatnonzero(text == ord("\n"))
+    before = np.searchsorted(np.flatnonzero(text == ord(separator)), line_ends)  # separators up to each end
+    return bool((np.diff(before, prepend=0) == width - 1).all())
 
 
 def _lines(binary: BinaryIO) -> Iterator[str]:
