@@ -166,7 +166,7 @@ double tg_measure_peak(int64_t dtype, int64_t threads, double seconds) {
   do {
     double done[64] = {}, start = now();
     auto body = [&](int thread, int) {
-      if (thread < 64) done[thread] = kernels->peak_operations(dtype, 2000000);
+      if (thread < 64) done[thread] = kernels->peak_operations(dtype, 100000);
     };
     run_parallel(body, (int)(threads < 64 ? threads : 64));
     double sum = 0, spent = now() - start;

@@ -142,11 +142,13 @@ double peak_operations(int64_t rounds) {
       if constexpr (Types<S>::PAIR == 1) return a[r];
       else return load_pair(a + 2 * r);
     });
-    asm volatile("" ::: "memory");
+    asm volatile("" ::"r"(w), "r"(a) : "memory");  // the operands may have changed
   }
   V sum{};
-  for (auto& row : acc)
-    for (auto& v : row) sum = sum + v;
+#pragma GCC unroll 3
+  for (int r = 0; r < 3; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sum = sum + acc[r][v];
   volatile auto keep = sum[0];
   (void)keep;
   return 2.0 * (double)rounds * 12 * Types<S>::N * Types<S>::PAIR;
