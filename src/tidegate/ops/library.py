@@ -25,7 +25,7 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
 _POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping
-_ERRORS = {1: "the kernels refused the call's sizes or lengths", 2: "there is not enough memory"}
+_NO_MEMORY = 2
 
 
 class Library:
@@ -93,10 +93,14 @@ class Library:
         return torch.frombuffer(block, dtype=dtype).view(shape)
 
 
-def check(code: int) -> None:
-    """Raise for a return code of the library."""
-    if code:
-        raise MemoryError(_ERRORS[2]) if code == 2 else ValueError(_ERRORS.get(code, f"kernel error {code}"))
+def check(code: int, lengths: Tensor | None, steps: int) -> None:
+    """Raise for a return code of the library other than 0."""
+    if code == _NO_MEMORY:
+        raise MemoryError("there is not enough memory for the workspace of this call")
+    if lengths is not None and lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+        least, most = int(lengths.min()), int(lengths.max())
+        raise ValueError(f"lengths are from 0 to the number of steps, {steps}; given values from {least} to {most}")
+    raise ValueError("the sizes of this call are beyond what the native kernels take (each below 2^31)")
 
 
 @cache
