@@ -53,9 +53,9 @@ def test_a_disk_that_fills_leaves_no_half_file(tmp_path, little_disk, ending):
 
 
 def test_no_space_is_said_in_words(tmp_path):
-    with pytest.raises(TidegateError, match=r"no space is left on the disk; nothing was changed$"):
-        with atomic_write(tmp_path / "a"):
-            raise OSError(28, "No space left on device")
+    said = "no space is left on the disk; nothing was changed$"
+    with pytest.raises(TidegateError, match=said), atomic_write(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
 
 

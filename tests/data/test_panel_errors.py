@@ -13,6 +13,7 @@ INF = float("inf")
 HOURS = ["2020-01-01T04:00:00", "2020-01-01T05:00:00", "2020-01-01T06:00:00", "2020-01-01T07:00:00"]
 Y = [1.0, 2.0, 3.0, 4.0]
 T = {"t": HOURS, "y": Y}
+MONTH_ENDS = ["2020-01-31", "2020-02-29", "2020-03-31"]
 
 CASES = [
     # text, infinities and other values
@@ -119,7 +120,7 @@ CASES = [
         "follow; round the times to the grid, leave those rows out, or give another --frequency",
     ),
     (
-        {"t": ["2020-01-31", "2020-02-29", "2020-03-31"] * 4 + ["2020-04-29"], "y": [1.0] * 13, "s": list("aaabbbcccdddd")},
+        {"t": [*MONTH_ENDS * 4, "2020-04-29"], "y": [1.0] * 13, "s": list("aaabbbcccdddd")},
         {"time": "t", "series": "s"},
         "--time t: series 'd', row 13 (line 14 of a CSV file) at 2020-04-29 lies off the grid of 1 month that most "
         "rows follow; round the times to the grid, leave those rows out, or give another --frequency",

@@ -217,7 +217,7 @@ def _order(
         text = [c for c in df.columns if df[c].dtype in (pl.String, pl.Categorical, pl.Enum) and c != time]
         such = f", such as --series {text[0]}" if text else ""
         hint = "did you forget --series" + such + "?" if series is None else "keep one row for each series and time"
-        if stamps.calendar and stamps.zone is None and moment % DAY < 4 * HOUR and 0 < moment % DAY:
+        if stamps.calendar and stamps.zone is None and 0 < moment % DAY < 4 * HOUR:
             hint += " (if it is the hour that comes twice when summer time ends, give the times in UTC)"
         who = f"series '{names[code]}'" if series else "the table"
         rest = int(twice.sum()) + 1 - len(at)

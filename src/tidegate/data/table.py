@@ -237,10 +237,9 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
         try:
             for row in rows:
                 if row and len(row) != width:
-                    raise DataError(
-                        f"{path} is not a regular table: line {rows.line_num} has {len(row)} field{'s' * (len(row) > 1)}, "
-                        f"the header has {width}"
-                    )
+                    fields = f"{len(row)} field{'s' * (len(row) > 1)}"
+                    where = f"line {rows.line_num} has {fields}, the header has {width}"
+                    raise DataError(f"{path} is not a regular table: {where}")
         except csv.Error as error:
             raise DataError(f"cannot read {path} as CSV: line {rows.line_num}: {error}") from None
 
