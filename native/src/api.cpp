@@ -98,7 +98,7 @@ int tg_forward(const tg_lstm* call) {
 }
 
 int tg_backward(const tg_lstm* call) {
-  if (!valid(call) || !call->gates || !call->cells) return TG_BAD_CALL;
+  if (!valid(call) || (call->T > 0 && call->B > 0 && (!call->gates || !call->cells))) return TG_BAD_CALL;
   return current()->kernels->backward(*call);
 }
 

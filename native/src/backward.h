@@ -22,7 +22,7 @@ struct BackRows {
   const A** d_c;        // gradient of the long-term memory from the step after
   const A** held;       // gradient of the short-term memory past zoneout, or null
   S** d_gates;
-  A** past;             // [block][2][N] both long-term memories, for peephole gradients, or null
+  A** past;             // both long-term memories [2][N], blocks `past_stride` apart, for peephole gradients
   int32_t *t, *b, *local;
 
   void take(Arena& arena, int64_t n) {
@@ -55,6 +55,7 @@ struct Backward {
   Transposed<S> w;          // W_hh for products with gate gradients
   const S* peephole;        // (3, H) or null
   int64_t stride;           // between blocks of gate gradients
+  int64_t past_stride = 0;
   uint64_t bound_h, bound_c;
   BackRows<S> rows;
   A* carry_c;               // [local row][blocks * N]
@@ -127,8 +128,8 @@ struct Backward {
     if (peephole) {
       d_c_old = fma(d_i, load_first(peephole + unit, units), d_c_old);
       d_c_old = fma(d_f, load_first(peephole + z.H + unit, units), d_c_old);
-      store(rows.past[row] + vector * 2 * N, c_old);
-      store(rows.past[row] + vector * 2 * N + N, c);
+      store(rows.past[row] + vector * past_stride, c_old);
+      store(rows.past[row] + vector * past_stride + N, c);
     }
     store(carry_c + local, d_c_old);
     S* to = rows.d_gates[row] + vector * stride;

@@ -125,6 +125,7 @@ struct BackwardCall {
 
     Backward<S> back(p, d, hh, m.stride);
     back.rows = rows;
+    back.past_stride = m.rows * 2 * N;
     back.carry_c = m.carry_c, back.carry_h = m.carry_h, back.keep = m.keep;
     const int64_t group = thread / split.team, member = thread % split.team;
     const bool working = group < split.groups;

@@ -74,7 +74,7 @@ struct Order {
   void fill(const tg_lstm& p, int32_t* count) {
     if (!p.lengths) {
       for (int64_t b = 0; b < p.B; ++b) row[b] = (int32_t)b, length[b] = (int32_t)p.T;
-      longest = p.T;
+      longest = p.B ? p.T : 0;
       return;
     }
     for (int64_t n = 0; n <= p.T; ++n) count[n] = 0;

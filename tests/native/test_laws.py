@@ -1,0 +1,254 @@
+"""Bitwise laws of the kernels, and equality with the reference on every instruction set.
+
+A row's results do not depend on the rows beside it or on the number of threads, outputs not on
+chunking, weight gradients not on the number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+from helpers import assert_close
+
+from tidegate import ops
+from tidegate.cell import LSTMWeights
+
+NAMES = ("output", "cells", "h_n", "c_n")
+
+
+class Layer:
+    """One layer's inputs and weights; ``run`` returns results and all gradients by name."""
+
+    def __init__(self, T, B, I, H, directions=1, dtype=torch.float32, seed=0, peephole=False, bias=True):
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape, scale=1.0):
+            return (torch.randn(*shape, generator=generator) * scale).to(dtype).requires_grad_()
+
+        cell = torch.float32 if dtype == torch.bfloat16 else dtype
+        self.x = draw(T, B, I)
+        self.h = draw(directions, B, H, scale=0.5)
+        self.c = draw(directions, B, H, scale=0.5).detach().to(cell).requires_grad_()
+        scale = (I + H) ** -0.5
+        self.weights = [
+            LSTMWeights(
+                draw(4 * H, I, scale=scale),
+                draw(4 * H, H, scale=scale),
+                draw(4 * H, scale=0.3) if bias else None,
+                draw(4 * H, scale=0.3) if bias else None,
+                None,
+                draw(3, H, scale=0.3) if peephole else None,
+            )
+            for _ in range(directions)
+        ]
+        self.generator = generator
+
+    def run(self, lengths=None, reset=None, noise=None, rows=None, backend="native", grads=None):
+        rows = slice(None) if rows is None else rows
+        x, h, c = self.x[:, rows], self.h[:, rows], self.c[:, rows]
+        lengths = None if lengths is None else lengths[rows]
+        reset = None if reset is None else reset[:, rows]
+        with ops.use_backend(backend):
+            result = ops.lstm_sequence(x, h, c, self.weights, lengths, reset, noise)
+        found = dict(zip(NAMES, result, strict=True))
+        if grads is None:
+            generator = torch.Generator().manual_seed(1)
+            full = (*self.x.shape[:2], len(self.weights), self.h.shape[2]), self.h.shape
+            grads = [
+                torch.randn(shape, generator=generator).to(r.dtype)
+                for shape, r in zip((full[0], full[0], full[1], full[1]), result, strict=True)
+            ]
+        grads = [g[:, rows] for g in grads]
+        leaves = {"d_x": self.x, "d_h": self.h, "d_c": self.c}
+        for d, w in enumerate(self.weights):
+            leaves |= {f"d_{name}[{d}]": p for name, p in w._asdict().items() if p is not None}
+        found |= dict(zip(leaves, torch.autograd.grad(list(result), list(leaves.values()), grads), strict=True))
+        return found
+
+
+def some(T, B, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, T + 1, (B,), generator=generator), torch.rand(T, B, generator=generator) < 0.15
+
+
+SIZES = [(1, 1, 1, 1), (3, 2, 1, 70), (300, 1, 2, 3), (2, 33, 70, 1), (40, 7, 33, 17), (5, 13, 3, 257)]
+
+
+def sampled(count):
+    generator = random.Random(7)
+    draw = lambda low, high: generator.randint(low, high)  # noqa: E731
+    return [(draw(1, 30), draw(1, 33), draw(1, 70), draw(1, 70)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("sizes", SIZES + sampled(14), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_equals_the_reference(isa, sizes, dtype):
+    T, B, _, H = sizes
+    layer = Layer(*sizes, directions=1 + H % 2, dtype=dtype, peephole=H % 3 == 0, bias=H % 5 != 0)
+    lengths, reset = some(T, B)
+    for masks in [(None, None), (lengths, reset)]:
+        found, expected = layer.run(*masks), layer.run(*masks, backend="reference")
+        for name, want in expected.items():
+            tolerance = 1e-10 if dtype == torch.float64 else 3e-5
+            assert_close(found[name], want, tolerance, name)
+
+
+@pytest.mark.parametrize("sizes", [(20, 5, 9, 17), (12, 33, 64, 48), (15, 1, 7, 33)], ids=str)
+def test_bfloat16_is_near_float64(isa, sizes):
+    T, B, _, _ = sizes
+    layer = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True)
+    precise = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True)
+    for name in ("x", "h", "c"):
+        setattr(precise, name, getattr(layer, name).detach().double().requires_grad_())
+    precise.weights = [
+        LSTMWeights(*(None if p is None else p.detach().double().requires_grad_() for p in w)) for w in layer.weights
+    ]
+    lengths, reset = some(T, B)
+    expected = precise.run(lengths, reset, backend="reference")
+    found, plain = layer.run(lengths, reset), layer.run(lengths, reset, backend="reference")
+    for name, want in expected.items():
+        error, allowed = (found[name].double() - want).norm(), (plain[name].double() - want).norm()
+        assert error <= 2 * allowed + 1e-3 * want.norm(), (name, error, allowed)
+
+
+CASES = [(23, 19, 11, 37, torch.float32), (9, 40, 64, 80, torch.float32), (11, 13, 6, 21, torch.bfloat16)]
+CASES += [(7, 9, 5, 130, torch.float64), (600, 3, 4, 9, torch.float32)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_results_do_not_depend_on_the_number_of_threads(isa, threads, case, masked):
+    *sizes, dtype = case
+    masks = some(*sizes[:2]) if masked else (None, None)
+    for directions in (1, 2):
+        layer = Layer(*sizes, directions=directions, dtype=dtype, peephole=True)
+        torch.set_num_threads(1)
+        expected = layer.run(*masks)
+        for count in (2, 3, 4, 7):
+            torch.set_num_threads(count)
+            for name, got in layer.run(*masks).items():
+                assert torch.equal(got, expected[name]), (name, count)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked):
+    *sizes, dtype = case
+    masks = some(*sizes[:2]) if masked else (None, None)
+    layer = Layer(*sizes, directions=2, dtype=dtype)
+    whole = layer.run(*masks)
+    B = sizes[1]
+    for rows in ([0], [B - 1], [B // 2, 0], list(range(B))[::-1], list(range(0, B, 2))):
+        part = layer.run(*masks, rows=rows)
+        for name in ("output", "cells", "h_n", "c_n"):
+            assert torch.equal(part[name], whole[name][:, rows]), (name, rows)
+        for name in ("d_x", "d_h", "d_c"):
+            assert torch.equal(part[name][:, rows], whole[name][:, rows]), (name, rows)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_chunks_give_the_bits_of_the_whole(isa, case):
+    *sizes, dtype = case
+    T = sizes[0]
+    layer = Layer(*sizes, dtype=dtype)
+    _, reset = some(*sizes[:2])
+    with torch.no_grad():
+        whole = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights, None, reset)
+        for size in (1, 2, 5, T - 1):
+            h, c, outputs = layer.h, layer.c, []
+            for start in range(0, T, size):
+                steps = slice(start, start + size)
+                part = ops.lstm_sequence(layer.x[steps], h, c, layer.weights, None, reset[steps])
+                h, c = part.h_n, part.c_n
+                outputs.append(part.output)
+            assert torch.equal(torch.cat(outputs), whole.output)
+            assert torch.equal(h, whole.h_n)
+            assert torch.equal(c, whole.c_n)
+
+
+def test_training_and_inference_give_the_same_bits(isa):
+    layer = Layer(9, 5, 7, 19, directions=2)
+    trained = layer.run()
+    with torch.no_grad():
+        plain = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
+        bare = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights, need_cells=False)
+    for name, got in zip(NAMES, plain, strict=True):
+        assert torch.equal(got, trained[name])
+    assert bare.cells is None
+    assert torch.equal(bare.output, plain.output)
+    assert torch.equal(bare.c_n, plain.c_n)
+
+
+@pytest.mark.parametrize("rates", list(itertools.product((0.0, 0.3, 1.0), (0.0, 0.6), (0.0, 0.4))), ids=str)
+def test_random_masks_have_the_bits_of_the_reference(isa, rates):
+    layer = Layer(7, 5, 3, 37, directions=2)
+    lengths, reset = some(7, 5)
+    for training in (True, False):
+        noise = ops.Noise(torch.tensor(-0x1234_5678_9ABC_DEF), *rates, training=training)
+        found, expected = (layer.run(lengths, reset, noise, backend=name) for name in ("native", "reference"))
+        for name, want in expected.items():
+            assert_close(found[name], want, 3e-5, name)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_nan_and_infinity_pass_as_in_the_reference(isa, value):
+    layer = Layer(6, 4, 3, 18)
+    with torch.no_grad():
+        layer.x[2, 1, 0] = value
+        layer.c[0, 2, 5] = value
+        found = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
+        with ops.use_backend("reference"):
+            expected = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", ["batch first", "expanded", "sliced", "strided units"])
+def test_any_layout_of_the_input(isa, layout):
+    T, B, I, H = 5, 4, 6, 7
+    layer = Layer(T, B, I, H)
+    base = torch.randn(2 * B, 2 * T, 2 * I)
+    x = {
+        "batch first": base[:B, :T, :I].contiguous().transpose(0, 1),
+        "expanded": base[:1, :T, :I].transpose(0, 1).expand(T, B, I),
+        "sliced": base[::2, ::2, I:].transpose(0, 1),
+        "strided units": base[:B, :T, ::2].transpose(0, 1),
+    }[layout]
+    found = {}
+    for backend, view in (("native", x), ("reference", x.contiguous())):
+        layer.x = view.detach().requires_grad_()
+        assert view.shape == (T, B, I)
+        found[backend] = layer.run(backend=backend)
+    for name, want in found["reference"].items():
+        assert_close(found["native"][name], want, 3e-5, name)
+
+
+def test_gradients_of_any_layout():
+    layer = Layer(5, 4, 3, 6, directions=2)
+    result = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
+    for grad in (
+        torch.ones(()).expand(5, 4, 2, 6),
+        torch.randn(4, 5, 2, 6).transpose(0, 1),
+        torch.randn(5, 4, 6, 2).transpose(2, 3),
+    ):
+        (got,) = torch.autograd.grad(result.output, layer.x, grad, retain_graph=True)
+        (want,) = torch.autograd.grad(result.output, layer.x, grad.clone(memory_format=torch.contiguous_format), retain_graph=True)
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 2, 4), (3, 0, 2, 4), (0, 0, 1, 1)], ids=str)
+def test_nothing_to_do(isa, sizes):
+    layer = Layer(*sizes)
+    with torch.no_grad(), ops.use_backend("reference"):
+        expected = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
+    ones = [torch.ones_like(r) for r in expected]
+    found = layer.run(grads=ones)
+    for name, want in zip(NAMES, expected, strict=True):
+        assert torch.equal(found[name], want), name
+    assert torch.equal(found["d_h"], ones[2])  # the initial state is the final one
+    assert torch.equal(found["d_c"], ones[3])
+    for name in ("ih", "hh", "b_ih", "b_hh"):
+        assert (found[f"d_{name}[0]"] == 0).all()
