@@ -103,24 +103,43 @@ struct Forward {
     store_first(rows.h_new[row] + unit, h, units);
   }
 
-  // R rows and U neighbouring blocks of units in one step. U blocks are U independent chains of
+  // R rows and U neighbouring blocks of units in one step. The input's part and the memory's part of
+  // the gates are summed apart: one long chain of additions would lose half a digit. U blocks are U independent chains of
   // additions, which hides the latency of FMA when rows are few.
   template <int R, int U>
   TG_INLINE void tile(int64_t first, int64_t block) {
     Tile<S, R, 4> acc[U];
-    const S *x[R], *h[R];
+    alignas(VECTOR_BYTES) A own[U == 1 ? R * 4 * N : 1];  // the input's part where it is made here
+    const A* input[R];
+    if (projected) {
+      for (int r = 0; r < R; ++r) input[r] = projected + (first + r) * z.G + block * 4 * N;
+    } else if constexpr (U == 1) {
+      const S* x[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      x[r] = rows.x[first + r], h[r] = rows.h[first + r];
-#pragma GCC unroll 2
-      for (int u = 0; u < U; ++u) {
-        const A* from = projected ? projected + (first + r) * z.G + (block + u) * 4 * N : w.bias + (block + u) * 4 * N;
+      for (int r = 0; r < R; ++r) {
+        x[r] = rows.x[first + r];
+        input[r] = own + r * 4 * N;
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) acc[u][r][v] = load(from + v * N);
+        for (int v = 0; v < 4; ++v) acc[0][r][v] = load(w.bias + (block * 4 + v) * N);
       }
+      tile_multiply<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) store(own + (r * 4 + v) * N, acc[0][r][v]);
     }
-    if (!projected) multiply<R, U>(acc, x, w.ih + block * z.PI * 4 * N, z.PI, z.I);
+    const S* h[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) h[r] = rows.h[first + r];
+#pragma GCC unroll 2
+    for (int u = 0; u < U; ++u) tile_clear<S, R, 4>(acc[u]);
     multiply<R, U>(acc, h, w.hh + block * z.PH * 4 * N, z.PH, z.H);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) acc[u][r][v] = acc[u][r][v] + load(input[r] + (u * 4 + v) * N);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -177,7 +196,7 @@ struct Forward {
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    int64_t width = count == 1 ? 2 : 1;
+    int64_t width = count == 1 && projected ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
         tile<1, 2>(0, reverse ? first + last - n - 2 : n);
