@@ -9,6 +9,7 @@ T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,10 +19,21 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.ops import reference
-from tidegate.ops.types import BackendChoice, Noise, SequenceResult
+from tidegate.ops import graph, native, reference
+from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
 
-__all__ = ["BACKENDS", "Backend", "BackendChoice", "Noise", "SequenceResult", "choose", "lstm_sequence", "rnn_sequence"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendChoice",
+    "Noise",
+    "SequenceResult",
+    "SlowPathWarning",
+    "choose",
+    "lstm_sequence",
+    "rnn_sequence",
+    "use_backend",
+]
 
 
 class Backend(NamedTuple):
@@ -33,6 +45,7 @@ class Backend(NamedTuple):
 
 
 BACKENDS: dict[str, Backend] = {
+    "native": Backend(native.lstm_sequence, native.declines, "C++ kernels for the CPU"),
     "reference": Backend(
         reference.lstm_sequence,
         lambda x, weights, noise: None,
@@ -88,6 +101,8 @@ def lstm_sequence(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     noise: Noise | None = None,
+    *,
+    need_cells: bool = True,
 ) -> SequenceResult:
     """Run one LSTM layer, one or two directions, over a whole sequence.
 
@@ -103,6 +118,8 @@ def lstm_sequence(
     reset : Tensor (T, B) of bool, optional
         True where a new sequence starts.
     noise : Noise, optional
+    need_cells : bool
+        False lets a backend leave out the memories of all steps, which saves their writing.
 
     Returns
     -------
@@ -110,15 +127,38 @@ def lstm_sequence(
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
     """
-    _check_lengths(lengths, x.shape[0])
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         x, h_0 = x.to(dtype), h_0.to(dtype)
         weights = [w.to(dtype) for w in weights]
-        with torch.autocast(device, enabled=False):
-            return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
-    return BACKENDS[choose(x, weights, noise).name].run(x, h_0, c_0, weights, lengths, reset, noise)
+    if torch.compiler.is_compiling() or _recorded(x):
+        return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise)
+    choice = choose(x, weights, noise)
+    if choice.name == "native":
+        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells)
+    warn_if_slow(choice)
+    check_lengths(lengths, x.shape[0])
+    with torch.autocast(device, enabled=False):
+        return BACKENDS[choice.name].run(x, h_0, c_0, weights, lengths, reset, noise)
+
+
+def _recorded(x: Tensor) -> bool:
+    """Is something watching the operators, so that addresses must not be taken?"""
+    plain = type(x) is Tensor or type(x) is torch.nn.Parameter
+    return not plain or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+_warned: set[str] = set()
+
+
+def warn_if_slow(choice: BackendChoice) -> None:
+    """Say once for each reason that a call runs on the reference although nobody asked for it."""
+    for reason in choice.declined.values():
+        if reason not in _warned:
+            _warned.add(reason)
+            text = f"this LSTM runs on the {choice.name} backend, step by step and many times slower: {reason}"
+            warnings.warn(text, SlowPathWarning, stacklevel=2)
 
 
 def rnn_sequence(
@@ -133,7 +173,7 @@ def rnn_sequence(
 
     The vanilla RNN is what the LSTM is measured against; it has the reference backend only.
     """
-    _check_lengths(lengths, x.shape[0])
+    check_lengths(lengths, x.shape[0])
     return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
 
 
@@ -142,9 +182,9 @@ def _known(name: str) -> None:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
 
 
-def _check_lengths(lengths: Tensor | None, steps: int) -> None:
+def check_lengths(lengths: Tensor | None, steps: int) -> None:
     """Values are looked at in eager mode only; a compiled graph must not break on them."""
-    if lengths is None or lengths.numel() == 0 or torch.compiler.is_compiling():
+    if lengths is None or lengths.numel() == 0 or torch.compiler.is_compiling() or native.transformed():
         return
     least, most = int(lengths.min()), int(lengths.max())
     if least < 0 or most > steps:

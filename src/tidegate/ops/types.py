@@ -7,6 +7,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class SlowPathWarning(UserWarning):
+    """A call runs on a slow backend; the text names what forces it."""
+
+
 class Noise(NamedTuple):
     """Random masks of one call. Backends make the bits from the seed (``ops/random.py``)."""
 

@@ -1,0 +1,106 @@
+/* The C interface of tidegate's CPU kernels: one struct of sizes, strides and pointers.
+ *
+ * T steps, B batch rows, I inputs, H hidden units, D directions (1 or 2). Every field is eight
+ * bytes wide, so that a caller can fill the struct with one call of Python's `struct.pack`.
+ * Arrays are contiguous except where a stride is given; strides count elements. A null pointer
+ * leaves an optional array out.
+ */
+#ifndef TIDEGATE_H
+#define TIDEGATE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TG_API __attribute__((visibility("default")))
+#else
+#define TG_API
+#endif
+
+#define TG_VERSION 1
+
+enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
+
+/* "S" is the storage type of `dtype`; "A" is what sums and long-term memories are kept in:
+ * float for float32 and bfloat16, double for float64. */
+typedef struct tg_lstm {
+  int64_t version; /* TG_VERSION */
+  int64_t dtype;
+  int64_t threads; /* at most this many */
+  int64_t T, B, I, H, D;
+  int64_t x_stride_t, x_stride_b;                         /* of x and d_x; units are adjacent */
+  int64_t dy_stride_t, dy_stride_b, dy_stride_d;          /* of d_output */
+  const void *x;                                          /* S (T, B, I) */
+  const void *h_0;                                        /* S (D, B, H) */
+  const void *c_0;                                        /* A (D, B, H) */
+  const void *w_ih[2], *w_hh[2];                          /* S (4H, I), (4H, H); gates i, f, g, o */
+  const void *b_ih[2], *b_hh[2];                          /* S (4H,), optional */
+  const void *w_ch[2];                                    /* S (3, H) peepholes of i, f, o, optional */
+  const void *packed;                                     /* from tg_pack, optional */
+  const int64_t *lengths;                                 /* (B,), optional */
+  const uint8_t *reset;                                   /* (T, B), optional */
+  int64_t seed;                                           /* of the random masks */
+  double recurrent_dropout, zoneout_hidden, zoneout_cell; /* rates */
+  int64_t training;                                       /* random masks, or their expectation */
+  void *output;                                           /* S (T, B, D, H) */
+  void *cells;                                            /* A (T, B, D, H); optional without gates */
+  void *gates;                                            /* S (D, T, B, tg_gate_width), optional */
+  void *h_n;                                              /* S (D, B, H) */
+  void *c_n;                                              /* A (D, B, H) */
+  /* The backward pass reads all of the above but h_n and c_n, and: */
+  const void *d_output;                                   /* S, optional */
+  const void *d_cells;                                    /* A (T, B, D, H), optional */
+  const void *d_h_n;                                      /* S (D, B, H), optional */
+  const void *d_c_n;                                      /* A (D, B, H), optional */
+  void *d_x;                                              /* S (T, B, I), optional */
+  void *d_h_0;                                            /* S (D, B, H) */
+  void *d_c_0;                                            /* A (D, B, H) */
+  void *d_w_ih[2], *d_w_hh[2];                            /* S, as the weights */
+  void *d_b[2];                                           /* S (4H,), the same for both biases */
+  void *d_w_ch[2];                                        /* S (3, H), optional */
+} tg_lstm;
+
+enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2 };
+
+TG_API int tg_forward(const tg_lstm *call);
+TG_API int tg_backward(const tg_lstm *call);
+
+/* One row of saved gates, in elements: 4H, with H rounded up to whole vectors. */
+TG_API int64_t tg_gate_width(int64_t dtype, int64_t H);
+
+/* Weights of all directions as the forward kernels read them; tg_pack fills that many bytes. */
+TG_API int64_t tg_packed_bytes(const tg_lstm *call);
+TG_API int tg_pack(const tg_lstm *call, void *packed);
+
+/* The same content gives the same number, whichever thread count or instruction set. */
+TG_API uint64_t tg_hash(const void *data, int64_t bytes);
+
+/* Instruction sets: the names this build and this processor can run, joined by commas, fastest
+ * first; the one in use; and a change of it (0 if unknown). */
+TG_API const char *tg_isa_names(void);
+TG_API const char *tg_isa(void);
+TG_API int tg_set_isa(const char *name);
+
+/* The OpenMP runtime that the process has already loaded: the addresses of GOMP_parallel,
+ * omp_get_thread_num and omp_get_num_threads. Without it everything runs on one thread. */
+TG_API void tg_set_openmp(void *parallel, void *thread_num, void *num_threads);
+
+/* Large buffers that are kept warm between calls (fresh pages cost more than the arithmetic). */
+TG_API void *tg_pool_take(int64_t bytes);
+TG_API void tg_pool_give(void *data);
+TG_API void tg_pool_trim(void);
+TG_API int64_t tg_pool_bytes(void);
+
+/* The processor's FMA peak in operations per second over `threads` threads, for `seconds`. */
+TG_API double tg_measure_peak(int64_t dtype, int64_t threads, double seconds);
+
+/* Activation functions as the kernels compute them, for tests: 0 sigmoid, 1 tanh. */
+TG_API int tg_activation(int64_t function, int64_t dtype, const void *x, void *y, int64_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,179 @@
+// The C interface: checks a call, picks the instruction set, and hands over.
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <string>
+
+#include "kernel.h"
+#include "team.h"
+
+namespace tg {
+
+#define TG_DECLARE(isa)         \
+  namespace isa {               \
+  extern const Kernels KERNELS; \
+  }
+#ifdef TG_HAVE_AVX512
+TG_DECLARE(avx512_bf16)
+TG_DECLARE(avx512)
+#endif
+#ifdef TG_HAVE_AVX2
+TG_DECLARE(avx2)
+#endif
+TG_DECLARE(portable)
+
+namespace {
+
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+  bool (*runs)();
+};
+
+const Isa ISAS[] = {
+#ifdef TG_HAVE_AVX512
+    {"avx512_bf16", &avx512_bf16::KERNELS,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("avx512bf16");
+     }},
+    {"avx512", &avx512::KERNELS,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") != 0;
+     }},
+#endif
+#ifdef TG_HAVE_AVX2
+    {"avx2", &avx2::KERNELS, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") != 0; }},
+#endif
+    {"portable", &portable::KERNELS, [] { return true; }},
+};
+
+const Isa* find(const char* name) {
+  for (const Isa& isa : ISAS)
+    if (isa.runs() && (!name || !std::strcmp(isa.name, name))) return &isa;
+  return nullptr;
+}
+
+const Isa*& current() {
+  static const Isa* isa = find(nullptr);
+  return isa;
+}
+
+constexpr int64_t LIMIT = (int64_t)1 << 31;        // of a single size
+constexpr int64_t ELEMENTS = (int64_t)1 << 56;     // of an array: its bytes stay far below 2^63
+
+bool product_fits(std::initializer_list<int64_t> sizes) {
+  int64_t product = 1;
+  for (int64_t size : sizes)
+    if (__builtin_mul_overflow(product, size, &product) || product > ELEMENTS) return false;
+  return true;
+}
+
+bool valid(const tg_lstm* p) {
+  if (!p || p->version != TG_VERSION || p->dtype < 0 || p->dtype > 2) return false;
+  if (p->T < 0 || p->B < 0 || p->I < 0 || p->H < 1 || p->D < 1 || p->D > 2) return false;
+  if (p->T >= LIMIT || p->B >= LIMIT || p->I >= LIMIT || p->H >= LIMIT) return false;
+  if (p->threads < 1 || p->threads > 4096) return false;
+  int64_t H = p->H + 64, I = p->I + 64;
+  if (!product_fits({p->T + 1, p->B + 1, 2, 4 * H}) || !product_fits({p->T + 1, p->B + 1, I})) return false;
+  if (!product_fits({4 * H, I}) || !product_fits({4 * H, H})) return false;
+  if (p->lengths)
+    for (int64_t b = 0; b < p->B; ++b)
+      if (p->lengths[b] < 0 || p->lengths[b] > p->T) return false;
+  return true;
+}
+
+}  // namespace
+}  // namespace tg
+
+using namespace tg;
+
+extern "C" {
+
+int tg_forward(const tg_lstm* call) {
+  if (!valid(call) || (call->gates && !call->cells)) return TG_BAD_CALL;
+  return current()->kernels->forward(*call);
+}
+
+int tg_backward(const tg_lstm* call) {
+  if (!valid(call) || !call->gates || !call->cells) return TG_BAD_CALL;
+  return current()->kernels->backward(*call);
+}
+
+int64_t tg_gate_width(int64_t dtype, int64_t H) { return current()->kernels->gate_width(dtype, H); }
+
+int64_t tg_packed_bytes(const tg_lstm* call) { return valid(call) ? current()->kernels->packed_bytes(*call) : -1; }
+
+int tg_pack(const tg_lstm* call, void* packed) {
+  return valid(call) ? current()->kernels->pack(*call, packed) : TG_BAD_CALL;
+}
+
+// Four lanes of multiply and rotate over words: as fast as memory, and any changed bit changes it.
+uint64_t tg_hash(const void* data, int64_t bytes) {
+  const uint64_t M = 0x9E3779B97F4A7C15u;
+  uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  auto p = static_cast<const char*>(data);
+  int64_t n = 0;
+  for (; n + 64 <= bytes; n += 64)
+    for (int k = 0; k < 8; ++k) {
+      uint64_t word;
+      std::memcpy(&word, p + n + 8 * k, 8);
+      uint64_t mixed = (lane[k] ^ word) * M;
+      lane[k] = mixed ^ (mixed >> 29);
+    }
+  uint64_t result = (uint64_t)bytes;
+  for (; n < bytes; ++n) result = (result ^ (unsigned char)p[n]) * M;
+  for (uint64_t l : lane) {
+    result = (result ^ l) * M;
+    result ^= result >> 32;
+  }
+  return result;
+}
+
+const char* tg_isa_names(void) {
+  static const std::string names = [] {
+    std::string all;
+    for (const Isa& isa : ISAS)
+      if (isa.runs()) all += (all.empty() ? "" : ",") + std::string(isa.name);
+    return all;
+  }();
+  return names.c_str();
+}
+
+const char* tg_isa(void) { return current()->name; }
+
+int tg_set_isa(const char* name) {
+  const Isa* isa = name ? find(name) : nullptr;
+  if (!isa) return 0;
+  current() = isa;
+  return 1;
+}
+
+int tg_activation(int64_t function, int64_t dtype, const void* x, void* y, int64_t count) {
+  return current()->kernels->activation(function, dtype, x, y, count);
+}
+
+double tg_measure_peak(int64_t dtype, int64_t threads, double seconds) {
+  auto now = [] {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+  };
+  const Kernels* kernels = current()->kernels;
+  double best = 0, stop = now() + seconds;
+  do {
+    double done[64] = {}, start = now();
+    auto body = [&](int thread, int) {
+      if (thread < 64) done[thread] = kernels->peak_operations(dtype, 100000);
+    };
+    run_parallel(body, (int)(threads < 64 ? threads : 64));
+    double sum = 0, spent = now() - start;
+    for (double d : done) sum += d;
+    if (sum / spent > best) best = sum / spent;
+  } while (now() < stop);
+  return best;
+}
+
+}  // extern "C"

@@ -1,0 +1,185 @@
+// The backward pass of one layer: the recurrence, one chunk of steps at a time. What it computes is
+// derived in native/README.md; weight and input gradients of a chunk are in gradients.h.
+#pragma once
+
+#include "forward.h"
+#include "gradients.h"
+
+namespace tg {
+namespace TG_ISA {
+
+// Pointers of one step's rows.
+template <class S>
+struct BackRows {
+  using A = typename Types<S>::A;
+  const S** next;       // gate gradients of the step after, [block][4N] at `stride` apart
+  const S** gates;
+  const S** d_output;   // or null
+  const A** d_cells;    // or null
+  const A** c_old;      // long-term memory before the step
+  const A** c_new;      // after it
+  const S** d_h;        // a final state's gradient that enters here, or null
+  const A** d_c;        // gradient of the long-term memory from the step after
+  const A** held;       // gradient of the short-term memory past zoneout, or null
+  S** d_gates;
+  A** past;             // [block][2][N] both long-term memories, for peephole gradients, or null
+  int32_t *t, *b, *local;
+
+  void take(Arena& arena, int64_t n) {
+    next = arena.take<const S*>(n);
+    gates = arena.take<const S*>(n);
+    d_output = arena.take<const S*>(n);
+    d_cells = arena.take<const A*>(n);
+    c_old = arena.take<const A*>(n);
+    c_new = arena.take<const A*>(n);
+    d_h = arena.take<const S*>(n);
+    d_c = arena.take<const A*>(n);
+    held = arena.take<const A*>(n);
+    d_gates = arena.take<S*>(n);
+    past = arena.take<A*>(n);
+    t = arena.take<int32_t>(n);
+    b = arena.take<int32_t>(n);
+    local = arena.take<int32_t>(n);
+  }
+};
+
+template <class S>
+struct Backward {
+  using A = typename Types<S>::A;
+  using V = typename Types<S>::V;
+  static constexpr int64_t N = Types<S>::N;
+
+  const tg_lstm& p;
+  Sizes<S> z;
+  int d;
+  Transposed<S> w;          // W_hh for products with gate gradients
+  const S* peephole;        // (3, H) or null
+  int64_t stride;           // between blocks of gate gradients
+  uint64_t bound_h, bound_c;
+  BackRows<S> rows;
+  A* carry_c;               // [local row][blocks * N]
+  A* carry_h;               // the same, for zoneout of the short-term memory, or null
+  const A* keep;            // the same, recurrent dropout, or null
+
+  Backward(const tg_lstm& p, int d, Transposed<S> w, int64_t stride)
+      : p(p), z(p), d(d), w(w), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
+        bound_h(threshold(p.zoneout_hidden)), bound_c(threshold(p.zoneout_cell)) {}
+
+  // d h of the step before, as far as it comes through the gates.
+  template <int R, int W>
+  TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector) {
+    tile_clear<S, R, W>(acc);
+    const S* a[R];
+    for (int r = 0; r < R; ++r) a[r] = rows.next[first + r];
+    const S* weights = w.panel(vector);
+    const int64_t width = w.stride(vector);
+    for (int64_t block = 0; block < z.blocks; ++block) {
+      tile_multiply<S, R, W>(acc, a, weights, width, 4 * N);
+      weights += width * 4 * N;
+      for (int r = 0; r < R; ++r) a[r] += stride;
+    }
+  }
+
+  // The gradient that reaches h of the step, from its sum over the gates of the step after.
+  TG_INLINE V hidden_gradient(V acc, int64_t row, int64_t vector) {
+    int64_t unit = vector * N, local = rows.local[row] * z.blocks * N + unit;
+    if (keep) acc = acc * load(keep + local);
+    if (rows.d_h[row]) acc = acc + load_first(rows.d_h[row] + unit, z.units(vector));
+    if (rows.held[row]) acc = acc + load(rows.held[row] + unit);
+    return acc;
+  }
+
+  __attribute__((noinline)) void finish(V acc, int64_t row, int64_t vector) {
+    const V one = V{} + 1;
+    int units = z.units(vector);
+    int64_t unit = vector * N, local = rows.local[row] * z.blocks * N + unit;
+    V d_h = hidden_gradient(acc, row, vector);
+    if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + unit, units);
+    V d_c = rows.d_c[row] ? load_first(rows.d_c[row] + unit, units) : V{};
+    if (rows.d_cells[row]) d_c = d_c + load_first(rows.d_cells[row] + unit, units);
+
+    const S* gates = rows.gates[row] + vector * 4 * N;
+    V i = load(gates), f = load(gates + N), g = load(gates + 2 * N), o = load(gates + 3 * N);
+    V c_old = load_first(rows.c_old[row] + unit, units);
+    V c = load_first(rows.c_new[row] + unit, units);
+    V held_c{};
+    if (p.zoneout_hidden != 0.0) {
+      V weight = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row],
+                                   ZONEOUT_HIDDEN + (uint32_t)BACKWARD * (uint32_t)d);
+      store(carry_h + local, weight * d_h);
+      d_h = (one - weight) * d_h;
+    }
+    if (p.zoneout_cell != 0.0) {
+      V weight = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row],
+                                   ZONEOUT_CELL + (uint32_t)BACKWARD * (uint32_t)d);
+      held_c = weight * d_c;
+      d_c = (one - weight) * d_c;
+      c = fma(f, c_old, i * g);
+    }
+    V tanh_c = tanh(c);
+    V d_o = d_h * tanh_c * o * (one - o);
+    d_c = fma(d_h * o, one - tanh_c * tanh_c, d_c);
+    if (peephole) d_c = fma(d_o, load_first(peephole + 2 * z.H + unit, units), d_c);
+    V d_i = d_c * g * i * (one - i);
+    V d_f = d_c * c_old * f * (one - f);
+    V d_g = d_c * i * (one - g * g);
+    V d_c_old = fma(d_c, f, held_c);
+    if (peephole) {
+      d_c_old = fma(d_i, load_first(peephole + unit, units), d_c_old);
+      d_c_old = fma(d_f, load_first(peephole + z.H + unit, units), d_c_old);
+      store(rows.past[row] + vector * 2 * N, c_old);
+      store(rows.past[row] + vector * 2 * N + N, c);
+    }
+    store(carry_c + local, d_c_old);
+    S* to = rows.d_gates[row] + vector * stride;
+    store(to, d_i);
+    store(to + N, d_f);
+    store(to + 2 * N, d_g);
+    store(to + 3 * N, d_o);
+  }
+
+  // All rows of one step, unit vectors [first, last).
+  void step(int64_t count, int64_t first, int64_t last) {
+    each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
+      constexpr int R = decltype(size)::value, W = decltype(width)::value;
+      Tile<S, R, W> acc;
+      recur<R, W>(acc, row, vector);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < W; ++v) finish(acc[r][v], row + r, vector + v);
+    });
+  }
+
+  // The gradients of the initial states, which close the recurrence.
+  void initial(int64_t count, int64_t first, int64_t last) {
+    each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
+      constexpr int R = decltype(size)::value, W = decltype(width)::value;
+      Tile<S, R, W> acc;
+      recur<R, W>(acc, row, vector);
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < W; ++v) {
+          int units = z.units(vector + v);
+          int64_t unit = (vector + v) * N, to = (d * z.B + rows.b[row + r]) * z.H + unit;
+          V d_c = rows.d_c[row + r] ? load_first(rows.d_c[row + r] + unit, units) : V{};
+          store_first(static_cast<S*>(p.d_h_0) + to, hidden_gradient(acc[r][v], row + r, vector + v), units);
+          store_first(static_cast<A*>(p.d_c_0) + to, d_c, units);
+        }
+    });
+  }
+
+  template <class F>
+  TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, F f) {
+    for (int64_t vector = first; vector < last;) {
+      int64_t width = 4 - vector % 4;
+      if (width > last - vector) width = last - vector;
+      with_vectors((int)width, [&](auto w_) {
+        for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, w_); });
+      });
+      vector += width;
+    }
+  }
+};
+
+}  // namespace TG_ISA
+}  // namespace tg

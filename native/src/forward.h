@@ -1,0 +1,304 @@
+// The forward pass of one layer. See native/README.md for the drawing of a tile.
+#pragma once
+
+#include "activations.h"
+#include "pack.h"
+#include "philox.h"
+#include "tile.h"
+
+namespace tg {
+namespace TG_ISA {
+
+// Rows of one step as the tiles see them.
+template <class S>
+struct StepRows {
+  using A = typename Types<S>::A;
+  const S** x;       // input
+  const S** h;       // short-term memory that the gates see
+  const S** h_old;   // the same before recurrent dropout, for zoneout
+  const A** c;       // long-term memory before the step
+  S** h_new;
+  A** c_new;
+  S** gates;         // [block][4][N], or null
+  int32_t *t, *b;    // time and row, for the counters of random bits
+
+  void take(Arena& arena, int64_t rows) {
+    x = arena.take<const S*>(rows);
+    h = arena.take<const S*>(rows);
+    h_old = arena.take<const S*>(rows);
+    c = arena.take<const A*>(rows);
+    h_new = arena.take<S*>(rows);
+    c_new = arena.take<A*>(rows);
+    gates = arena.take<S*>(rows);
+    t = arena.take<int32_t>(rows);
+    b = arena.take<int32_t>(rows);
+  }
+};
+
+// How random masks act on one element: kept old value with this weight (0, 1, or the rate).
+template <class S>
+TG_INLINE typename Types<S>::V zoneout_weight(const tg_lstm& p, double rate, uint64_t bound, int64_t unit, int64_t t,
+                                              int64_t b, uint32_t stream) {
+  using A = typename Types<S>::A;
+  if (rate == 0.0) return typename Types<S>::V{};
+  if (!p.training) return splat((A)rate);
+  A mask[Types<S>::N];
+  bernoulli(mask, Types<S>::N, unit, (uint64_t)p.seed, bound, t, b, stream);
+  return load(mask);
+}
+
+template <class V>
+TG_INLINE V mix(V weight, V old, V fresh) {  // exact where the weight is 0 or 1, also beside infinities
+  V one = V{} + 1;
+  return weight == one ? old : (weight == V{} ? fresh : fma(weight, old, (one - weight) * fresh));
+}
+
+template <class S>
+struct Forward {
+  using A = typename Types<S>::A;
+  using V = typename Types<S>::V;
+  static constexpr int64_t N = Types<S>::N;
+
+  const tg_lstm& p;
+  Sizes<S> z;
+  PackedWeights<S> w;
+  int d;
+  uint64_t bound_h, bound_c;
+  StepRows<S> rows;
+  const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
+
+  Forward(const tg_lstm& p, const void* packed, int d)
+      : p(p), z(p), w(z, packed), d(d), bound_h(threshold(p.zoneout_hidden)), bound_c(threshold(p.zoneout_cell)) {}
+
+  // From the gates' sums of one row and block to both memories. Not inlined: the sums arrive in
+  // registers, and one copy of this code serves the tiles of every shape.
+  __attribute__((noinline)) void finish(V a_i, V a_f, V a_g, V a_o, int64_t row, int64_t block) {
+    int units = z.units(block);
+    int64_t unit = block * N;
+    V c_old = load_first(rows.c[row] + unit, units);
+    if (p.w_ch[d]) {
+      a_i = a_i + c_old * load(w.peephole + block * 3 * N);
+      a_f = a_f + c_old * load(w.peephole + (block * 3 + 1) * N);
+    }
+    V i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g);
+    V c = fma(f, c_old, i * g);
+    if (p.w_ch[d]) a_o = a_o + c * load(w.peephole + (block * 3 + 2) * N);
+    V o = sigmoid(a_o);
+    V h = o * tanh(c);
+    if (S* gates = rows.gates[row]) {
+      gates += block * 4 * N;
+      store(gates, i);
+      store(gates + N, f);
+      store(gates + 2 * N, g);
+      store(gates + 3 * N, o);
+    }
+    if (p.zoneout_hidden != 0.0 || p.zoneout_cell != 0.0) {
+      uint32_t stream = d ? (uint32_t)BACKWARD : 0;
+      V keep_h = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row], stream + ZONEOUT_HIDDEN);
+      V keep_c = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row], stream + ZONEOUT_CELL);
+      h = mix(keep_h, load_first(rows.h_old[row] + unit, units), h);
+      c = mix(keep_c, c_old, c);
+    }
+    store_first(rows.c_new[row] + unit, c, units);
+    store_first(rows.h_new[row] + unit, h, units);
+  }
+
+  // R rows and U neighbouring blocks of units in one step. U blocks are U independent chains of
+  // additions, which hides the latency of FMA when rows are few.
+  template <int R, int U>
+  TG_INLINE void tile(int64_t first, int64_t block) {
+    Tile<S, R, 4> acc[U];
+    const S *x[R], *h[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      x[r] = rows.x[first + r], h[r] = rows.h[first + r];
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u) {
+        const A* from = projected ? projected + (first + r) * z.G + (block + u) * 4 * N : w.bias + (block + u) * 4 * N;
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) acc[u][r][v] = load(from + v * N);
+      }
+    }
+    if (!projected) multiply<R, U>(acc, x, w.ih + block * z.PI * 4 * N, z.PI, z.I);
+    multiply<R, U>(acc, h, w.hh + block * z.PH * 4 * N, z.PH, z.H);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u) finish(acc[u][r][0], acc[u][r][1], acc[u][r][2], acc[u][r][3], first + r, block + u);
+  }
+
+  template <int R, int U>
+  static TG_INLINE void multiply(Tile<S, R, 4> (&acc)[U], const S* const (&a)[R], const S* weights, int64_t padded,
+                                 int64_t K) {
+    if constexpr (U == 1) {
+      tile_multiply<S, R, 4>(acc[0], a, weights, 4 * N, K);
+    } else {
+      constexpr int P = Types<S>::PAIR;
+      const S* other = weights + padded * 4 * N;
+      int64_t k = 0;
+      for (; k + P <= K; k += P, weights += P * 4 * N, other += P * 4 * N) {
+        auto operand = [&](int r) {
+          if constexpr (P == 1) return a[r][k];
+          else return load_pair(a[r] + k);
+        };
+        Product<S, R, 4>::add(acc[0], weights, operand);
+        Product<S, R, 4>::add(acc[1], other, operand);
+      }
+      if constexpr (P == 2)
+        if (k < K) {
+          auto operand = [&](int r) { return (uint32_t)a[r][k].bits; };
+          Product<S, R, 4>::add(acc[0], weights, operand);
+          Product<S, R, 4>::add(acc[1], other, operand);
+        }
+    }
+  }
+
+  // The input's part of the gates for `count` rows at once, blocks [first, last).
+  void project(const S* const* x, int64_t count, int64_t first, int64_t last, A* to) {
+    for (int64_t block = first; block < last; ++block)
+      for_tiles(count, [&](int64_t row, auto size) {
+        constexpr int R = decltype(size)::value;
+        Tile<S, R, 4> acc;
+        const S* a[R];
+        for (int r = 0; r < R; ++r) {
+          a[r] = x[row + r];
+          for (int v = 0; v < 4; ++v) acc[r][v] = load(w.bias + (block * 4 + v) * N);
+        }
+        tile_multiply<S, R, 4>(acc, a, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
+        for (int r = 0; r < R; ++r)
+          for (int v = 0; v < 4; ++v) store(to + (row + r) * z.G + (block * 4 + v) * N, acc[r][v]);
+      });
+  }
+
+  void step(int64_t count, int64_t block) {
+    for_tiles(count, [&](int64_t row, auto size) { tile<decltype(size)::value, 1>(row, block); });
+  }
+
+  // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
+  // last are still in the cache.
+  void step(int64_t count, int64_t first, int64_t last, bool reverse) {
+    int64_t width = count == 1 ? 2 : 1;
+    for (int64_t n = first; n < last; n += width) {
+      if (width == 2 && n + 1 < last)
+        tile<1, 2>(0, reverse ? first + last - n - 2 : n);
+      else
+        step(count, reverse ? first + last - n - 1 : n);
+    }
+  }
+};
+
+// What one thread needs to run a group of rows.
+template <class S>
+struct ForwardScratch {
+  using A = typename Types<S>::A;
+  StepRows<S> rows;
+  const S** h;     // (rows,) each row's current short-term memory
+  const A** c;
+  const S** x;     // inputs of a chunk of projected rows
+  A* projected;    // [chunk row][G]
+  A* state;        // [row][H] long-term memories where they are not an output
+  A* keep;         // [row][H] recurrent dropout
+  S* dropped;      // [row][H] short-term memories under it
+  S* zero_h;
+  A* zero_c;
+
+  void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t count, int64_t chunk_rows) {
+    rows.take(arena, count);
+    h = arena.take<const S*>(count);
+    c = arena.take<const A*>(count);
+    x = arena.take<const S*>(chunk_rows);
+    projected = arena.take<A>(chunk_rows * z.G);
+    state = arena.take<A>(p.cells ? 0 : count * z.H);
+    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
+    dropped = arena.take<S>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
+    zero_h = arena.take<S>(z.PH);
+    zero_c = arena.take<A>(z.H);
+  }
+};
+
+// One direction, one group of rows, blocks [first, last); the threads that share the group's
+// blocks meet at the barrier after every step.
+template <class S>
+void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowGroup group, int64_t first, int64_t last,
+                   int64_t chunk_rows, Barrier* barrier, int64_t team) {
+  using A = typename Types<S>::A;
+  const tg_lstm& p = f.p;
+  const Sizes<S>& z = f.z;
+  const int64_t d = f.d, H = z.H;
+  const bool dropout = p.training && p.recurrent_dropout > 0;
+  f.rows = m.rows;
+  std::memset(m.zero_h, 0, z.PH * sizeof(S));
+  std::memset(m.zero_c, 0, H * sizeof(A));
+
+  const int64_t unit0 = first * z.N, unit1 = last * z.N < H ? last * z.N : H;
+  auto output = static_cast<S*>(p.output);
+  auto at = [&](int64_t t, int64_t b) { return ((t * z.B + b) * z.D + d) * H; };
+  for (int64_t i = 0; i < group.count; ++i) {
+    int64_t b = order.row[group.rank(i)], length = order.length[group.rank(i)];
+    m.h[i] = static_cast<const S*>(p.h_0) + (d * z.B + b) * H;
+    m.c[i] = static_cast<const A*>(p.c_0) + (d * z.B + b) * H;
+    for (int64_t t = length; t < z.T; ++t) {
+      std::memset(output + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(S));
+      if (p.cells) std::memset(static_cast<A*>(p.cells) + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(A));
+    }
+    if (dropout) {
+      bernoulli(m.keep + i * H, (int)H, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
+                RECURRENT_DROPOUT + (uint32_t)BACKWARD * (uint32_t)d);
+      for (int64_t u = 0; u < H; ++u)
+        m.keep[i * H + u] = (1 - m.keep[i * H + u]) * keep_scale<S>(p.recurrent_dropout);
+    }
+  }
+
+  int64_t count = group.count, projected_to = 0;
+  const A* projected = nullptr;
+  for (int64_t s = 0; s < order.longest; ++s) {
+    while (count > 0 && order.length[group.rank(count - 1)] <= s) --count;
+    auto time = [&](int64_t i, int64_t step) { return d ? order.length[group.rank(i)] - 1 - step : step; };
+    auto input = [&](int64_t i, int64_t step) {
+      return static_cast<const S*>(p.x) + time(i, step) * p.x_stride_t + order.row[group.rank(i)] * p.x_stride_b;
+    };
+    if (chunk_rows && s == projected_to && count) {
+      int64_t used = 0, active = count;
+      while (projected_to < order.longest) {
+        while (active > 0 && order.length[group.rank(active - 1)] <= projected_to) --active;
+        if (used && used + active > chunk_rows) break;
+        for (int64_t i = 0; i < active; ++i) m.x[used++] = input(i, projected_to);
+        ++projected_to;
+        if (active == 0) break;
+      }
+      f.project(m.x, used, first, last, m.projected);
+      projected = m.projected;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      int64_t rank = group.rank(i), b = order.row[rank], t = time(i, s);
+      bool anew = starts_anew(p, d, t, b, order.length[rank]);
+      const S* h = anew ? m.zero_h : m.h[i];
+      m.rows.x[i] = input(i, s);
+      m.rows.h[i] = m.rows.h_old[i] = h;
+      m.rows.c[i] = anew ? m.zero_c : m.c[i];
+      m.rows.h_new[i] = output + at(t, b);
+      m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) : m.state + i * H;
+      m.rows.gates[i] = p.gates ? static_cast<S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.G : nullptr;
+      m.rows.t[i] = (int32_t)t, m.rows.b[i] = (int32_t)b;
+      if (dropout) {
+        for (int64_t u = 0; u < H; ++u)
+          from_accumulator(m.dropped[i * H + u], to_accumulator(h[u]) * m.keep[i * H + u]);
+        m.rows.h[i] = m.dropped + i * H;
+      }
+      m.h[i] = m.rows.h_new[i];
+      m.c[i] = m.rows.c_new[i];
+    }
+    f.projected = projected;
+    if (count) f.step(count, first, last, s & 1);
+    if (projected) projected += count * z.G;
+    if (team > 1) barrier->wait((uint32_t)team);
+  }
+  for (int64_t i = 0; i < group.count; ++i) {
+    int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;
+    std::memcpy(static_cast<S*>(p.h_n) + to, m.h[i] + unit0, (unit1 - unit0) * sizeof(S));
+    std::memcpy(static_cast<A*>(p.c_n) + to, m.c[i] + unit0, (unit1 - unit0) * sizeof(A));
+  }
+}
+
+}  // namespace TG_ISA
+}  // namespace tg

@@ -1,0 +1,173 @@
+// Gradients of weights, biases and inputs from a chunk of gate gradients.
+//
+// Gate gradients lie as [block][row of the chunk][4N]; what the gates were computed from,
+// z = [x | h], as panels of up to MAX_ROWS columns [panel][row][columns]. In bfloat16 the rows of a
+// panel go in pairs, [row / 2][columns][2], and gate gradients are paired when they are used.
+#pragma once
+
+#include "pack.h"
+#include "tile.h"
+
+namespace tg {
+namespace TG_ISA {
+
+constexpr int64_t K_BLOCK = 512;    // rows of gate gradients that stay in the L2 cache
+constexpr int64_t ROW_PANEL = 96;   // rows of d x that stay there
+
+// Columns of x or h for rows [first, last) of the chunk; `from(row)` yields a row's address, null
+// for a row of zeros; `keep(row)` its scale per column, or null. An odd last row is paired with zeros.
+template <class S, class From, class Keep>
+inline void pack_columns(S* to, int64_t capacity, int64_t columns, int64_t first, int64_t last, From from, Keep keep) {
+  constexpr int64_t P = Types<S>::PAIR, GROUP = 16;  // rows at a time, for adjacent writes
+  const S zero{};
+  for (int64_t start = first; start < last; start += GROUP) {
+    int64_t stop = start + GROUP < last ? start + GROUP : last;
+    int64_t column = 0;
+    for_tiles(columns, [&](int64_t c0, auto size) {
+      constexpr int R = decltype(size)::value;
+      column = c0;
+      S* panel = to + c0 * capacity;
+      for (int64_t row = start; row < stop; ++row) {
+        const S* a = from(row);
+        auto scale = keep(row);
+        if constexpr (P == 1) {
+          S* at = panel + row * R;
+          if (!a) std::memset(at, 0, R * sizeof(S));
+          else if (!scale) std::memcpy(at, a + c0, R * sizeof(S));
+          else
+            for (int r = 0; r < R; ++r) at[r] = a[c0 + r] * scale[c0 + r];
+        } else {
+          S* at = panel + row / 2 * 2 * R + row % 2;
+          for (int r = 0; r < R; ++r) {
+            S value = a ? a[c0 + r] : zero;
+            if (scale) from_accumulator(value, to_accumulator(value) * scale[c0 + r]);
+            at[2 * r] = value;
+          }
+        }
+      }
+      if (P == 2 && stop == last && last % 2)
+        for (int r = 0; r < R; ++r) panel[last / 2 * 2 * R + 2 * r + 1] = zero;
+    });
+    (void)column;
+  }
+}
+
+template <class S>
+struct Gradients {
+  using A = typename Types<S>::A;
+  using V = typename Types<S>::V;
+  static constexpr int64_t N = Types<S>::N, P = Types<S>::PAIR;
+
+  const Sizes<S>& z;
+  const S* d_gates;      // [block][stride]
+  int64_t stride;
+  int64_t capacity;      // rows that a panel holds
+
+  // Two neighbouring rows side by side, as the pairs of a dot product over rows.
+  void pair_rows(int64_t block, int64_t first, int64_t last, S* to) const {
+    const S* from = d_gates + block * stride;
+    for (int64_t row = first; row < last; row += 2)
+      for (int g = 0; g < 4; ++g, to += 2 * N) {
+        vu even = __builtin_convertvector(load_bits<vh>(from + row * 4 * N + g * N), vu);
+        vu odd = row + 1 < last ? __builtin_convertvector(load_bits<vh>(from + (row + 1) * 4 * N + g * N), vu) : vu{};
+        vu pair = even | (odd << 16);
+        std::memcpy(to, &pair, sizeof pair);
+      }
+  }
+
+  // sums[k][4N] += over rows of z[row][k] * d_gates[row], for one block, columns [first, last) of the
+  // panels that cover `columns`, rows of one K block.
+  void weights(int64_t block, const S* panels, int64_t columns, int64_t first, int64_t last, int64_t row, int64_t rows,
+               A* sums, bool fresh, const S* pairs) const {
+    const S* gradient = P == 1 ? d_gates + block * stride + row * 4 * N : pairs;
+    for_tiles(columns, [&](int64_t c0, auto size) {
+      constexpr int R = decltype(size)::value;
+      if (c0 < first || c0 >= last) return;
+      Tile<S, R, 4> acc;
+      A* at = sums + c0 * 4 * N;
+      if (fresh) tile_clear<S, R, 4>(acc);
+      else
+        for (int r = 0; r < R; ++r)
+          for (int v = 0; v < 4; ++v) acc[r][v] = load(at + (r * 4 + v) * N);
+      const S* a = panels + c0 * capacity + row * R;
+      const S* w = gradient;
+      for (int64_t m = 0; m < rows; m += P, a += P * R, w += P * 4 * N)
+        Product<S, R, 4>::add(acc, w, [&](int r) {
+          if constexpr (P == 1) return a[r];
+          else return load_pair(a + 2 * r);
+        });
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < 4; ++v) store(at + (r * 4 + v) * N, acc[r][v]);
+    });
+  }
+
+  void bias(int64_t block, int64_t rows, A* sums) const {
+    const S* from = d_gates + block * stride;
+    V sum[4];
+    for (int v = 0; v < 4; ++v) sum[v] = load(sums + (block * 4 + v) * N);
+    for (int64_t row = 0; row < rows; ++row, from += 4 * N)
+      for (int v = 0; v < 4; ++v) sum[v] = sum[v] + load(from + v * N);
+    for (int v = 0; v < 4; ++v) store(sums + (block * 4 + v) * N, sum[v]);
+  }
+
+  // past: [block][row][2][N], the long-term memory before and after.
+  void peephole(int64_t block, int64_t rows, const A* past, A* sums) const {
+    const S* from = d_gates + block * stride;
+    const A* c = past + block * capacity * 2 * N;
+    V sum[3];
+    for (int v = 0; v < 3; ++v) sum[v] = load(sums + (block * 3 + v) * N);
+    for (int64_t row = 0; row < rows; ++row, from += 4 * N, c += 2 * N) {
+      sum[0] = fma(load(from), load(c), sum[0]);
+      sum[1] = fma(load(from + N), load(c), sum[1]);
+      sum[2] = fma(load(from + 3 * N), load(c + N), sum[2]);
+    }
+    for (int v = 0; v < 3; ++v) store(sums + (block * 3 + v) * N, sum[v]);
+  }
+
+  // d x of rows [first, last) of the chunk, added to what is there if `add`; to(row) is its address.
+  template <class To>
+  void inputs(const Transposed<S>& w, int64_t first, int64_t last, bool add, A* scratch, To to) const {
+    const int64_t width = w.vectors * N, step = K_BLOCK / (4 * N) > 0 ? K_BLOCK / (4 * N) : 1;
+    for (int64_t panel = first; panel < last; panel += ROW_PANEL) {
+      int64_t rows = last - panel < ROW_PANEL ? last - panel : ROW_PANEL;
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t v = 0; v < w.vectors; ++v) {
+          int count = (int)(w.columns - v * N < N ? w.columns - v * N : N);
+          store(scratch + row * width + v * N, add ? load_first(to(panel + row) + v * N, count) : V{});
+        }
+      for (int64_t block0 = 0; block0 < z.blocks; block0 += step) {
+        int64_t blocks = z.blocks - block0 < step ? z.blocks - block0 : step;
+        for (int64_t vector = 0; vector < w.vectors; vector += 4)
+          with_vectors((int)w.width(vector / 4), [&](auto w_) {
+            constexpr int W = decltype(w_)::value;
+            for_tiles(rows, [&](int64_t row, auto size) {
+              constexpr int R = decltype(size)::value;
+              Tile<S, R, W> acc;
+              A* at = scratch + row * width + vector * N;
+              const S* a[R];
+              for (int r = 0; r < R; ++r) {
+                a[r] = d_gates + block0 * stride + (panel + row + r) * 4 * N;
+                for (int v = 0; v < W; ++v) acc[r][v] = load(at + r * width + v * N);
+              }
+              const S* weights = w.panel(vector) + block0 * 4 * N * W * N;
+              for (int64_t block = 0; block < blocks; ++block) {
+                tile_multiply<S, R, W>(acc, a, weights, W * N, 4 * N);
+                weights += 4 * N * W * N;
+                for (int r = 0; r < R; ++r) a[r] += stride;
+              }
+              for (int r = 0; r < R; ++r)
+                for (int v = 0; v < W; ++v) store(at + r * width + v * N, acc[r][v]);
+            });
+          });
+      }
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t v = 0; v < w.vectors; ++v) {
+          int count = (int)(w.columns - v * N < N ? w.columns - v * N : N);
+          store_first(to(panel + row) + v * N, load(scratch + row * width + v * N), count);
+        }
+    }
+  }
+};
+
+}  // namespace TG_ISA
+}  // namespace tg

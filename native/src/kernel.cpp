@@ -1,0 +1,197 @@
+// One instruction set's kernels, as a table of functions. Compiled once for each set with
+// TG_ISA naming it; see CMakeLists.txt.
+#include "kernel.h"
+
+#include <new>
+
+#include "backward_call.h"
+
+namespace tg {
+namespace TG_ISA {
+namespace {
+
+template <class S>
+int64_t packed_bytes(const tg_lstm& p) {
+  return PackedWeights<S>::bytes(Sizes<S>(p)) * p.D;
+}
+
+// Thread `thread`'s share of packing all directions.
+template <class S>
+void pack_share(const tg_lstm& p, void* packed, int64_t thread, int64_t threads) {
+  Sizes<S> z(p);
+  for (int64_t n = thread; n < z.D * z.blocks; n += threads)
+    pack_block<S>(p, z, (int)(n / z.blocks), n % z.blocks,
+                  static_cast<char*>(packed) + n / z.blocks * PackedWeights<S>::bytes(z));
+}
+
+template <class S>
+int pack(const tg_lstm& p, void* packed) {
+  auto body = [&](int thread, int threads) { pack_share<S>(p, packed, thread, threads); };
+  run_parallel(body, packed_bytes<S>(p) > (1 << 20) ? (int)p.threads : 1);
+  return TG_OK;
+}
+
+// Every thread's own memory, and whether all of them got theirs.
+struct Scratch {
+  void* data;
+  Scratch(int64_t bytes) : data(workspace_take(bytes)) {}
+  ~Scratch() { workspace_give(data); }
+  Scratch(const Scratch&) = delete;
+};
+
+template <class S>
+int forward(const tg_lstm& p) {
+  Sizes<S> z(p);
+  int threads = (int)useful_threads<S>(p, false);
+  Order order;
+  Barrier *all, *teams;
+  int32_t* count;
+  char* packed;
+  auto lay_out = [&](Arena arena) {
+    all = arena.take<Barrier>(1);
+    teams = arena.take<Barrier>(threads);
+    order.take(arena, z.B);
+    count = arena.take<int32_t>(p.lengths ? z.T + 1 : 0);
+    packed = arena.take<char>(p.packed ? 0 : packed_bytes<S>(p));
+    return arena.used;
+  };
+  Scratch shared(lay_out({nullptr}));
+  if (!shared.data) return TG_NO_MEMORY;
+  lay_out({static_cast<char*>(shared.data)});
+  new (all) Barrier;
+  for (int n = 0; n < threads; ++n) new (teams + n) Barrier;
+  order.fill(p, count);
+  const void* weights = p.packed ? p.packed : packed;
+  std::atomic<bool> failed{false};
+
+  auto body = [&](int thread, int team) {
+    int64_t side = z.D == 2 && team % 2 == 0 ? 2 : 1;  // directions that run at the same time
+    int64_t each = team / side;
+    Split split = split_threads(z, each, false);
+    int64_t group = thread % each / split.team, member = thread % each % split.team;
+    bool working = group < split.groups;
+    RowGroup rows(p, working ? group : 0, split.groups);
+    int64_t chunk = projection_rows(z, rows.count, split.team);
+    ForwardScratch<S> m;
+    Arena arena{nullptr};
+    m.take(arena, p, z, rows.count, chunk);
+    Scratch own(arena.used);
+    if (!own.data) failed = true;
+    if (!p.packed) pack_share<S>(p, packed, thread, team);
+    if (team > 1) all->wait((uint32_t)team);
+    if (failed || !working) return;
+    arena = {static_cast<char*>(own.data)};
+    m.take(arena, p, z, rows.count, chunk);
+    Share blocks(z.blocks, member, split.team);
+    for (int64_t n = 0; n < z.D / side; ++n) {
+      int64_t d = side == 2 ? thread / each : n;
+      Forward<S> f(p, static_cast<const char*>(weights) + d * PackedWeights<S>::bytes(z), (int)d);
+      forward_group(f, m, order, rows, blocks.first, blocks.last, chunk, teams + thread / split.team, split.team);
+    }
+  };
+  run_parallel(body, threads);
+  return failed ? TG_NO_MEMORY : TG_OK;
+}
+
+template <class S>
+int backward(const tg_lstm& p) {
+  using A = typename Types<S>::A;
+  Sizes<S> z(p);
+  int threads = (int)useful_threads<S>(p, true);
+  BackwardShared<S> m;
+  A* zeros;
+  auto lay_out = [&](Arena arena) {
+    m.take(arena, p, z, threads);
+    zeros = arena.take<A>(z.H);
+    return arena.used;
+  };
+  Scratch shared(lay_out({nullptr}));
+  if (!shared.data) return TG_NO_MEMORY;
+  lay_out({static_cast<char*>(shared.data)});
+  new (m.all) Barrier;
+  for (int n = 0; n < threads; ++n) new (m.teams + n) Barrier;
+  std::memset(zeros, 0, z.H * sizeof(A));
+  std::atomic<bool> failed{false};
+
+  auto body = [&](int thread, int team) {
+    BackwardCall<S> call(p, m, thread, team);
+    call.zeros = zeros;
+    Arena arena{nullptr};
+    call.take(arena);
+    Scratch own(arena.used);
+    if (!own.data) failed = true;
+    call.meet();
+    if (failed) return;
+    arena = {static_cast<char*>(own.data)};
+    call.take(arena);
+    call.run();
+  };
+  run_parallel(body, threads);
+  return failed ? TG_NO_MEMORY : TG_OK;
+}
+
+// Twelve independent chains of FMA: enough to hide its latency on every processor so far.
+template <class S>
+double peak_operations(int64_t rounds) {
+  using V = typename Types<S>::V;
+  Tile<S, 3, 4> acc;
+  tile_clear<S, 3, 4>(acc);
+  alignas(64) S w[4 * Types<S>::N * Types<S>::PAIR] = {}, a[3 * Types<S>::PAIR] = {};
+  for (int64_t n = 0; n < rounds; ++n) {
+    Product<S, 3, 4>::add(acc, w, [&](int r) {
+      if constexpr (Types<S>::PAIR == 1) return a[r];
+      else return load_pair(a + 2 * r);
+    });
+    asm volatile("" ::"r"(w), "r"(a) : "memory");  // the operands may have changed
+  }
+  V sum{};
+#pragma GCC unroll 3
+  for (int r = 0; r < 3; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sum = sum + acc[r][v];
+  volatile auto keep = sum[0];
+  (void)keep;
+  return 2.0 * (double)rounds * 12 * Types<S>::N * Types<S>::PAIR;
+}
+
+template <class S>
+int activation(int64_t function, const void* x, void* y, int64_t count) {
+  auto from = static_cast<const S*>(x);
+  auto to = static_cast<S*>(y);
+  for (int64_t n = 0; n < count; n += Types<S>::N) {
+    int lanes = (int)(count - n < Types<S>::N ? count - n : Types<S>::N);
+    auto v = load_first(from + n, lanes);
+    store_first(to + n, function ? tanh(v) : sigmoid(v), lanes);
+  }
+  return TG_OK;
+}
+
+template <class F>
+auto with_type(int64_t dtype, F f) {
+  if (dtype == TG_FLOAT64) return f(double{});
+  if (dtype == TG_BFLOAT16) return f(bf16{});
+  return f(float{});
+}
+
+}  // namespace
+
+extern const Kernels KERNELS;
+const Kernels KERNELS = {
+    [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return forward<decltype(s)>(p); }); },
+    [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return backward<decltype(s)>(p); }); },
+    [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return packed_bytes<decltype(s)>(p); }); },
+    [](const tg_lstm& p, void* to) { return with_type(p.dtype, [&](auto s) { return pack<decltype(s)>(p, to); }); },
+    [](int64_t dtype, int64_t H) {
+      return with_type(dtype, [&](auto s) { return round_up(H, Types<decltype(s)>::N) * 4; });
+    },
+    [](int64_t dtype, int64_t rounds) {
+      return with_type(dtype, [&](auto s) { return peak_operations<decltype(s)>(rounds); });
+    },
+    [](int64_t function, int64_t dtype, const void* x, void* y, int64_t count) {
+      return dtype == TG_FLOAT64 ? activation<double>(function, x, y, count)
+                                 : activation<float>(function, x, y, count);
+    },
+};
+
+}  // namespace TG_ISA
+}  // namespace tg

@@ -1,0 +1,155 @@
+// Weights into the order in which tiles read them, and weight gradients back.
+#pragma once
+
+#include <utility>
+
+#include "layout.h"
+
+namespace tg {
+namespace TG_ISA {
+
+// Interleaves the lower or upper halves of two vectors.
+template <bool Upper, class V, size_t... K>
+TG_INLINE V interleave(V a, V b, std::index_sequence<K...>) {
+  constexpr size_t n = sizeof...(K), from = Upper ? n / 2 : 0;
+  return __builtin_shufflevector(a, b, (K % 2 ? n + from + K / 2 : from + K / 2)...);
+}
+
+// Transposes N vectors of N lanes in log2 N rounds of perfect shuffles.
+template <int N, class V>
+TG_INLINE void transpose(V (&v)[N]) {
+  using Lanes = std::make_index_sequence<N>;
+  V t[N];
+#pragma GCC unroll 4
+  for (int round = 1; round < N; round *= 2) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N / 2; ++n) {
+      t[2 * n] = interleave<false>(v[n], v[n + N / 2], Lanes{});
+      t[2 * n + 1] = interleave<true>(v[n], v[n + N / 2], Lanes{});
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) v[n] = t[n];
+  }
+}
+
+// What one lane of a weight vector holds: an element, or a bfloat16 pair of neighbouring k.
+template <class S>
+struct Word;
+template <>
+struct Word<float> {
+  using V = vf;
+};
+template <>
+struct Word<double> {
+  using V = vd;
+};
+template <>
+struct Word<bf16> {
+  using V = vu;
+};
+
+// One block and gate of (4H, K) weights: to[k][4][N] (pairs of k in bfloat16).
+template <class S>
+inline void pack_gate(const S* from, int64_t K, int units, S* to) {
+  using V = typename Word<S>::V;
+  constexpr int N = Types<S>::N, P = Types<S>::PAIR;
+  int64_t k = 0;
+  V v[N];
+  for (; k + N * P <= K; k += N * P) {
+    for (int n = 0; n < N; ++n) v[n] = n < units ? load_bits<V>(from + n * K + k) : V{};
+    transpose<N>(v);
+    for (int n = 0; n < N; ++n) std::memcpy(to + (k + n * P) * 4 * N, &v[n], sizeof(V));
+  }
+  for (; k < K; k += P) {
+    S lanes[N * P] = {};
+    for (int n = 0; n < units; ++n)
+      for (int j = 0; j < P && k + j < K; ++j) lanes[n * P + j] = from[n * K + k + j];
+    std::memcpy(to + k * 4 * N, lanes, sizeof lanes);
+  }
+}
+
+// One block of one direction, all four gates, both matrices, bias and peepholes.
+template <class S>
+inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block, void* packed) {
+  using A = typename Types<S>::A;
+  constexpr int64_t N = Types<S>::N;
+  PackedWeights<S> w(z, packed);
+  int units = z.units(block);
+  for (int g = 0; g < 4; ++g) {
+    int64_t row = g * z.H + block * N;
+    pack_gate(static_cast<const S*>(p.w_ih[d]) + row * z.I, z.I, units,
+              const_cast<S*>(w.ih) + block * z.PI * 4 * N + g * N * Types<S>::PAIR);
+    pack_gate(static_cast<const S*>(p.w_hh[d]) + row * z.H, z.H, units,
+              const_cast<S*>(w.hh) + block * z.PH * 4 * N + g * N * Types<S>::PAIR);
+    A* bias = const_cast<A*>(w.bias) + (block * 4 + g) * N;
+    for (int n = 0; n < N; ++n) {
+      A sum = 0;
+      if (n < units && p.b_ih[d]) sum += to_accumulator(static_cast<const S*>(p.b_ih[d])[row + n]);
+      if (n < units && p.b_hh[d]) sum += to_accumulator(static_cast<const S*>(p.b_hh[d])[row + n]);
+      bias[n] = sum;
+    }
+  }
+  if (!p.w_ch[d]) return;
+  for (int g = 0; g < 3; ++g)
+    for (int n = 0; n < N; ++n)
+      const_cast<A*>(w.peephole)[(block * 3 + g) * N + n] =
+          n < units ? to_accumulator(static_cast<const S*>(p.w_ch[d])[g * z.H + block * N + n]) : A(0);
+}
+
+// (4H, C) weights for products with gate gradients: panels of up to 4 vectors of columns,
+// [panel][k][vectors][N], where k runs over [block][gate][N] like a row of gate gradients.
+template <class S>
+struct Transposed {
+  static constexpr int64_t N = Types<S>::N;
+  int64_t columns, vectors, K;  // K = G
+  S* at;
+
+  static int64_t elements(const Sizes<S>& z, int64_t columns) { return (columns + N - 1) / N * N * z.G; }
+  Transposed(const Sizes<S>& z, int64_t columns, S* at)
+      : columns(columns), vectors((columns + N - 1) / N), K(z.G), at(at) {}
+  int64_t panels() const { return (vectors + 3) / 4; }
+  int64_t width(int64_t panel) const { return vectors - panel * 4 < 4 ? vectors - panel * 4 : 4; }
+  // Weights from k = 0 on for the vectors from `vector` to the end of its panel.
+  const S* panel(int64_t vector) const { return at + (vector / 4 * 4 * K + vector % 4 * Types<S>::PAIR) * N; }
+  int64_t stride(int64_t vector) const { return width(vector / 4) * N; }
+
+  void pack(const Sizes<S>& z, const S* from, int64_t panel) const {
+    int64_t width_ = width(panel);
+    S* to = at + panel * 4 * N * K;
+    for (int64_t block = 0; block < z.blocks; ++block)
+      for (int64_t g = 0; g < 4; ++g)
+        for (int64_t n = 0; n < N; n += Types<S>::PAIR)
+          for (int64_t v = 0; v < width_; ++v, to += N * Types<S>::PAIR) {
+            int64_t unit = block * N + n, column = (panel * 4 + v) * N;
+            int count = (int)(columns - column < N ? columns - column : N);
+            const S* row = from + (g * z.H + unit) * columns + column;
+            if constexpr (Types<S>::PAIR == 1) {
+              store(to, unit < z.H ? load_first(row, count) : typename Types<S>::V{});
+            } else {
+              vf even = unit < z.H ? load_first(row, count) : vf{};
+              vf odd = unit + 1 < z.H ? load_first(row + columns, count) : vf{};
+              vu pair = ((vu)even >> 16) | (vu)odd;
+              std::memcpy(to, &pair, sizeof pair);
+            }
+          }
+  }
+};
+
+// A weight gradient of one block from [k][4][N] sums to the (4H, K) layout of the weights.
+template <class S>
+inline void unpack_block(const typename Types<S>::A* from, const Sizes<S>& z, int64_t K, int64_t block, S* to) {
+  using V = typename Types<S>::V;
+  constexpr int N = Types<S>::N;
+  int units = z.units(block);
+  for (int64_t g = 0; g < 4; ++g)
+    for (int64_t k = 0; k < K; k += N) {
+      int count = (int)(K - k < N ? K - k : N);
+      V v[N];
+      for (int n = 0; n < N; ++n) v[n] = n < count ? load(from + ((k + n) * 4 + g) * N) : V{};
+      transpose<N>(v);
+      for (int n = 0; n < units; ++n) store_first(to + (g * z.H + block * N + n) * K + k, v[n], count);
+    }
+}
+
+}  // namespace TG_ISA
+}  // namespace tg

@@ -1,0 +1,68 @@
+// How a call's work is cut: into thread groups (of rows, or of blocks of units) and into chunks.
+// None of these choices changes a result, except CHUNK_* of the weight gradients, which therefore
+// depend on shapes only.
+#pragma once
+
+#include "layout.h"
+
+namespace tg {
+namespace TG_ISA {
+
+constexpr int64_t L2_BYTES = 768 * 1024;  // what weights may fill of it
+
+struct Split {
+  int64_t groups;  // of rows, each with its own pace
+  int64_t team;    // threads of a group, which share its blocks and meet after every step
+};
+
+// Rows are cut while every thread keeps enough of them to fill tiles and its weights stay near;
+// otherwise units are cut.
+template <class S>
+inline Split split_threads(const Sizes<S>& z, int64_t threads, bool backward) {
+  if (threads == 1) return {1, 1};
+  int64_t weights = z.H * z.G * (int64_t)sizeof(S);
+  int64_t wanted = weights <= 2 * L2_BYTES ? MAX_ROWS : 8 * MAX_ROWS;
+  if (backward && weights > 2 * L2_BYTES) wanted = 16 * MAX_ROWS;
+  int64_t groups = threads;
+  while (groups > 1 && (threads % groups || z.B / groups < wanted)) --groups;
+  int64_t team = threads / groups;
+  if (team > z.blocks) return {groups, z.blocks};
+  return {groups, team};
+}
+
+// Threads worth waking for this call: a small one is over before they come.
+template <class S>
+inline int64_t useful_threads(const tg_lstm& p, bool backward) {
+  Sizes<S> z(p);
+  if (p.threads <= 1) return 1;
+  double step = 4.0 * (double)z.G * (double)z.H / 4 * (double)z.B * (double)z.D;  // multiply-adds x 4
+  double all = step * (double)z.T;
+  if (all < 4e5) return 1;
+  if (z.D == 1 && z.B < 2 * MAX_ROWS && step < 3e4 && !backward) return 1;
+  int64_t most = z.D * z.B * z.blocks;
+  return p.threads < most ? p.threads : most;
+}
+
+// Rows of inputs that are projected at once, 0 for none: small weights join the tile of the step.
+template <class S>
+inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
+  int64_t weights = (z.I + z.H) * z.G / team * (int64_t)sizeof(S);
+  if (rows >= MAX_ROWS && weights <= L2_BYTES) return 0;
+  if (rows >= 96) return 0;
+  int64_t chunk = 160;
+  if (chunk > rows * z.T) chunk = rows * z.T;
+  return chunk > rows ? chunk : rows;
+}
+
+// Rows of the backward pass's chunks.
+template <class S>
+inline int64_t gradient_rows(const Sizes<S>& z) {
+  int64_t rows = (int64_t)(2 << 20) / (z.G * (int64_t)sizeof(S));
+  rows = rows < 256 ? 256 : (rows > 1024 ? 1024 : rows);
+  if (z.G * (int64_t)sizeof(S) >= 8192) rows = 1024;
+  if (rows > z.T * z.B) rows = z.T * z.B;
+  return rows < z.B ? z.B : rows;
+}
+
+}  // namespace TG_ISA
+}  // namespace tg

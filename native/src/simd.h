@@ -1,0 +1,201 @@
+// Vectors of one instruction set: GCC/Clang vector types, with intrinsics only for what those lack.
+//
+// This header is compiled once for each instruction set, inside a namespace of its own, so that
+// the linker never mixes the code of two.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define TG_INLINE inline __attribute__((always_inline))
+
+namespace tg {
+namespace TG_ISA {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+constexpr int MAX_ROWS = 6;  // 6 rows x 4 vectors of accumulators, of 32 registers
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+constexpr int MAX_ROWS = 3;  // 3 rows x 4 vectors, of 16 registers
+#else
+constexpr int VECTOR_BYTES = 16;
+constexpr int MAX_ROWS = 3;
+#endif
+
+typedef float vf __attribute__((vector_size(VECTOR_BYTES)));
+typedef double vd __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t vi __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t vu __attribute__((vector_size(VECTOR_BYTES)));
+typedef int64_t vl __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint16_t vh __attribute__((vector_size(VECTOR_BYTES / 2)));
+
+struct bf16 {
+  uint16_t bits;
+};
+
+// S storage, A accumulation, N lanes of A in a vector, PAIR elements of S that one product takes.
+template <class S>
+struct Types;
+template <>
+struct Types<float> {
+  using A = float;
+  using V = vf;
+  static constexpr int N = VECTOR_BYTES / 4, PAIR = 1;
+};
+template <>
+struct Types<double> {
+  using A = double;
+  using V = vd;
+  static constexpr int N = VECTOR_BYTES / 8, PAIR = 1;
+};
+template <>
+struct Types<bf16> {
+  using A = float;
+  using V = vf;
+  static constexpr int N = VECTOR_BYTES / 4, PAIR = 2;
+};
+
+TG_INLINE vf splat(float x) { return vf{} + x; }
+TG_INLINE vd splat(double x) { return vd{} + x; }
+
+#if defined(__AVX512F__)
+TG_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+TG_INLINE vd fma(vd a, vd b, vd c) { return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+#elif defined(__AVX2__)
+TG_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+TG_INLINE vd fma(vd a, vd b, vd c) { return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+#elif defined(__FP_FAST_FMAF) && defined(__FP_FAST_FMA)
+TG_INLINE vf fma(vf a, vf b, vf c) {
+  for (int n = 0; n < VECTOR_BYTES / 4; ++n) c[n] = __builtin_fmaf(a[n], b[n], c[n]);
+  return c;
+}
+TG_INLINE vd fma(vd a, vd b, vd c) {
+  for (int n = 0; n < VECTOR_BYTES / 8; ++n) c[n] = __builtin_fma(a[n], b[n], c[n]);
+  return c;
+}
+#else
+TG_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
+TG_INLINE vd fma(vd a, vd b, vd c) { return a * b + c; }
+#endif
+
+// Clamped to [lo, hi]; NaN stays NaN.
+#if defined(__AVX512F__)
+TG_INLINE vf clamp(vf x, float lo, float hi) {
+  return (vf)_mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), (__m512)x));
+}
+TG_INLINE vd clamp(vd x, double lo, double hi) {
+  return (vd)_mm512_min_pd(_mm512_set1_pd(hi), _mm512_max_pd(_mm512_set1_pd(lo), (__m512d)x));
+}
+#elif defined(__AVX2__)
+TG_INLINE vf clamp(vf x, float lo, float hi) {
+  return (vf)_mm256_min_ps(_mm256_set1_ps(hi), _mm256_max_ps(_mm256_set1_ps(lo), (__m256)x));
+}
+TG_INLINE vd clamp(vd x, double lo, double hi) {
+  return (vd)_mm256_min_pd(_mm256_set1_pd(hi), _mm256_max_pd(_mm256_set1_pd(lo), (__m256d)x));
+}
+#else
+TG_INLINE vf clamp(vf x, float lo, float hi) {
+  x = x < splat(lo) ? splat(lo) : x;
+  return x > splat(hi) ? splat(hi) : x;
+}
+TG_INLINE vd clamp(vd x, double lo, double hi) {
+  x = x < splat(lo) ? splat(lo) : x;
+  return x > splat(hi) ? splat(hi) : x;
+}
+#endif
+
+template <class T>
+TG_INLINE T load_bits(const void* p) {
+  T v;
+  std::memcpy(&v, p, sizeof(T));
+  return v;
+}
+TG_INLINE vf load(const float* p) { return load_bits<vf>(p); }
+TG_INLINE vd load(const double* p) { return load_bits<vd>(p); }
+TG_INLINE void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+TG_INLINE void store(double* p, vd v) { std::memcpy(p, &v, sizeof v); }
+
+// bfloat16 is the upper half of a float.
+TG_INLINE vf widen(vu bits) {
+  vf v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+TG_INLINE vf load(const bf16* p) { return widen(__builtin_convertvector(load_bits<vh>(p), vu) << 16); }
+TG_INLINE vh round_bf16(vf v) {  // to nearest, ties to even; NaN stays NaN
+#if defined(__AVX512BF16__)
+  __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+  return (vh)rounded;
+#else
+  vu bits;
+  std::memcpy(&bits, &v, sizeof v);
+  vu rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  vi nan = v != v;
+  rounded = nan ? (bits >> 16) | 0x40 : rounded;
+  return __builtin_convertvector(rounded, vh);
+#endif
+}
+TG_INLINE void store(bf16* p, vf v) {
+  vh half = round_bf16(v);
+  std::memcpy(p, &half, sizeof half);
+}
+
+TG_INLINE float to_accumulator(float x) { return x; }
+TG_INLINE double to_accumulator(double x) { return x; }
+TG_INLINE float to_accumulator(bf16 x) {
+  uint32_t bits = (uint32_t)x.bits << 16;
+  float v;
+  std::memcpy(&v, &bits, 4);
+  return v;
+}
+TG_INLINE void from_accumulator(float& to, float x) { to = x; }
+TG_INLINE void from_accumulator(double& to, double x) { to = x; }
+TG_INLINE void from_accumulator(bf16& to, float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  to.bits = (uint16_t)(x != x ? (bits >> 16) | 0x40 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// The first n of a vector's lanes; the others read as zero and are not written.
+template <class S>
+TG_INLINE typename Types<S>::V load_first(const S* p, int n) {
+  constexpr int N = Types<S>::N;
+  if (n >= N) return load(p);
+  S lanes[N] = {};
+  for (int k = 0; k < n; ++k) lanes[k] = p[k];
+  return load(lanes);
+}
+template <class S>
+TG_INLINE void store_first(S* p, typename Types<S>::V v, int n) {
+  constexpr int N = Types<S>::N;
+  if (n >= N) return store(p, v);
+  S lanes[N];
+  store(lanes, v);
+  for (int k = 0; k < n; ++k) p[k] = lanes[k];
+}
+
+// 2^n for whole n (a float's or double's value); overflows to infinity, underflows gradually.
+#if defined(__AVX512F__)
+TG_INLINE vf scale(vf x, vf n) { return (vf)_mm512_scalef_ps((__m512)x, (__m512)n); }
+TG_INLINE vd scale(vd x, vd n) { return (vd)_mm512_scalef_pd((__m512d)x, (__m512d)n); }
+#else
+TG_INLINE vf scale(vf x, vf n) {  // in two factors, as one would leave the exponent's range
+  vi whole = __builtin_convertvector(n, vi), half = whole >> 1;
+  vf first = (vf)((half + 127) << 23), second = (vf)((whole - half + 127) << 23);
+  return x * first * second;
+}
+TG_INLINE vd scale(vd x, vd n) {
+  vl whole = __builtin_convertvector(n, vl), half = whole >> 1;
+  vd first = (vd)((half + 1023) << 52), second = (vd)((whole - half + 1023) << 52);
+  return x * first * second;
+}
+#endif
+
+}  // namespace TG_ISA
+}  // namespace tg

@@ -1,0 +1,175 @@
+// Threads, barriers, and the memory that is kept between calls.
+#include "team.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <vector>
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+
+#include "tidegate.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace tg {
+namespace {
+
+using ParallelFunction = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using CountFunction = int (*)();
+
+std::atomic<ParallelFunction> gomp_parallel{nullptr};
+std::atomic<CountFunction> gomp_thread{nullptr}, gomp_threads{nullptr};
+// The child of a fork has none of the runtime's threads, and asking for them would hang.
+std::atomic<bool> forked{false};
+
+struct Region {
+  Body body;
+  void* data;
+};
+
+void enter(void* at) {
+  auto region = static_cast<Region*>(at);
+  region->body(region->data, gomp_thread.load(std::memory_order_relaxed)(),
+               gomp_threads.load(std::memory_order_relaxed)());
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+// Blocks of memory, most recently used last; those in use are not listed.
+struct Pool {
+  struct Free {
+    char* data;
+    int64_t bytes;
+  };
+  static constexpr int64_t HEADER = 64, HUGE = 2 << 20, PAGE = 4096;
+  std::mutex lock;
+  std::vector<Free> free;
+  int64_t cached = 0;
+  int64_t in_use = 0;
+  int64_t most = 0;  // in use at once since the last trim
+
+  static int64_t size(int64_t bytes) {
+    int64_t unit = bytes >= HUGE ? HUGE : PAGE;
+    return (bytes + HEADER + unit - 1) / unit * unit;
+  }
+
+  void* take(int64_t bytes) {
+    if (bytes < 0 || bytes > INT64_MAX / 2) return nullptr;
+    int64_t need = size(bytes);
+    std::lock_guard<std::mutex> guard(lock);
+    size_t best = free.size();
+    for (size_t n = free.size(); n-- > 0;)
+      if (free[n].bytes >= need && (best == free.size() || free[n].bytes < free[best].bytes)) best = n;
+    char* data = nullptr;
+    if (best < free.size() && free[best].bytes <= need + need / 4 + (64 << 10)) {
+      data = free[best].data;
+      need = free[best].bytes;
+      cached -= need;
+      free.erase(free.begin() + (int64_t)best);
+    } else {
+      void* fresh = nullptr;
+      if (posix_memalign(&fresh, need >= HUGE ? HUGE : PAGE, (size_t)need)) return nullptr;
+#ifdef MADV_HUGEPAGE
+      if (need >= HUGE) madvise(fresh, (size_t)need, MADV_HUGEPAGE);
+#endif
+      data = static_cast<char*>(fresh);
+    }
+    in_use += need;
+    if (in_use > most) most = in_use;
+    *reinterpret_cast<int64_t*>(data) = need;
+    return data + HEADER;
+  }
+
+  // Keeps no more than was in use at once, so that the pool at most doubles the memory.
+  void give(void* at) {
+    if (!at) return;
+    char* data = static_cast<char*>(at) - HEADER;
+    std::lock_guard<std::mutex> guard(lock);
+    int64_t bytes = *reinterpret_cast<int64_t*>(data);
+    in_use -= bytes;
+    free.push_back({data, bytes});
+    cached += bytes;
+    drop(most + (32 << 20) - in_use);
+  }
+
+  void drop(int64_t keep) {
+    size_t n = 0;
+    while (n < free.size() && cached > keep) {
+      cached -= free[n].bytes;
+      std::free(free[n++].data);
+    }
+    free.erase(free.begin(), free.begin() + (int64_t)n);
+  }
+};
+
+Pool& pool() {
+  static Pool* one = new Pool;  // outlives tensors that are freed while the process ends
+  return *one;
+}
+
+// No lock may be held by a thread that the child does not have.
+const int fork_handlers = pthread_atfork([] { pool().lock.lock(); }, [] { pool().lock.unlock(); },
+                                         [] {
+                                           forked = true;
+                                           pool().lock.unlock();
+                                         });
+
+}  // namespace
+
+void Barrier::wait(uint32_t team) {
+  uint32_t now = phase.load(std::memory_order_relaxed);
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == team) {
+    arrived.store(0, std::memory_order_relaxed);
+    phase.store(now + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; phase.load(std::memory_order_acquire) == now; ++spin) {
+    if (spin < 4000) pause();
+    else sched_yield();
+  }
+}
+
+void parallel(Body body, void* data, int threads) {
+  ParallelFunction start = gomp_parallel.load(std::memory_order_relaxed);
+  if (threads <= 1 || !start || forked.load(std::memory_order_relaxed)) return body(data, 0, 1);
+  Region region{body, data};
+  start(enter, &region, (unsigned)threads, 0);
+}
+
+void* workspace_take(int64_t bytes) { return pool().take(bytes); }
+void workspace_give(void* data) { pool().give(data); }
+
+}  // namespace tg
+
+extern "C" {
+
+void tg_set_openmp(void* parallel, void* thread_num, void* num_threads) {
+  tg::gomp_thread = reinterpret_cast<tg::CountFunction>(thread_num);
+  tg::gomp_threads = reinterpret_cast<tg::CountFunction>(num_threads);
+  tg::gomp_parallel = reinterpret_cast<tg::ParallelFunction>(parallel);
+}
+
+void* tg_pool_take(int64_t bytes) { return tg::pool().take(bytes); }
+void tg_pool_give(void* data) { tg::pool().give(data); }
+
+void tg_pool_trim(void) {
+  std::lock_guard<std::mutex> guard(tg::pool().lock);
+  tg::pool().drop(0);
+  tg::pool().most = tg::pool().in_use;
+}
+
+int64_t tg_pool_bytes(void) {
+  std::lock_guard<std::mutex> guard(tg::pool().lock);
+  return tg::pool().cached + tg::pool().in_use;
+}
+
+}  // extern "C"

@@ -1,0 +1,149 @@
+// The register tile: R rows x V vectors of accumulators, to which products are added in the order
+// of k. Each accumulator sees the same operations whichever tile it sits in, so results do not
+// depend on how rows and units are cut.
+#pragma once
+
+#include "simd.h"
+
+namespace tg {
+namespace TG_ISA {
+
+template <class S, int R, int V>
+using Tile = typename Types<S>::V[R][V];
+
+template <class S, int R, int V>
+TG_INLINE void tile_clear(Tile<S, R, V>& acc) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[r][v] = typename Types<S>::V{};
+}
+
+// One k (a pair of k in bfloat16): acc[r][v] += a_r * w[v], where a(r) yields row r's operand.
+template <class S, int R, int V>
+struct Product;
+
+template <class F, int R, int V>
+struct ProductPlain {
+  template <class Operand>
+  static TG_INLINE void add(Tile<F, R, V>& acc, const F* w, Operand a) {
+    using Vec = typename Types<F>::V;
+    constexpr int N = Types<F>::N;
+    if (R * V <= 12) {  // weights loaded last need one register; rows first need R
+      Vec row[R];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) row[r] = splat(a(r));
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        Vec weight = load(w + v * N);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) acc[r][v] = fma(row[r], weight, acc[r][v]);
+      }
+    } else {
+      Vec weight[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) weight[v] = load(w + v * N);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        Vec row = splat(a(r));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(row, weight[v], acc[r][v]);
+      }
+    }
+  }
+};
+template <int R, int V>
+struct Product<float, R, V> : ProductPlain<float, R, V> {};
+template <int R, int V>
+struct Product<double, R, V> : ProductPlain<double, R, V> {};
+
+TG_INLINE uint32_t load_pair(const bf16* p) {
+  uint32_t pair;
+  std::memcpy(&pair, p, 4);
+  return pair;
+}
+
+#if defined(__AVX512BF16__)
+TG_INLINE vf dot_pair(vf acc, vu row, vu weight) {
+  return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)row, (__m512bh)weight);
+}
+#else
+TG_INLINE vf dot_pair(vf acc, vu row, vu weight) {  // lower half first, as its k is smaller
+  acc = fma(widen(row << 16), widen(weight << 16), acc);
+  return fma(widen(row & 0xFFFF0000u), widen(weight & 0xFFFF0000u), acc);
+}
+#endif
+
+template <int R, int V>
+struct Product<bf16, R, V> {
+  template <class Operand>
+  static TG_INLINE void add(Tile<bf16, R, V>& acc, const bf16* w, Operand a) {
+    constexpr int N = Types<bf16>::N;
+    vu weight[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) weight[v] = load_bits<vu>(w + v * 2 * N);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      vu row = vu{} + (uint32_t)a(r);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[r][v] = dot_pair(acc[r][v], row, weight[v]);
+    }
+  }
+};
+
+// acc += a w over k < K: row r's operand is contiguous at a[r], weights are [k][stride] (or
+// [k / 2][stride][2] in bfloat16, an odd K padded with a zero).
+template <class S, int R, int V>
+TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int64_t K) {
+  if constexpr (Types<S>::PAIR == 1) {
+    for (int64_t k = 0; k < K; ++k, w += stride) Product<S, R, V>::add(acc, w, [&](int r) { return a[r][k]; });
+  } else {
+    int64_t k = 0;
+    for (; k + 1 < K; k += 2, w += 2 * stride)
+      Product<S, R, V>::add(acc, w, [&](int r) { return load_pair(a[r] + k); });
+    if (k < K) Product<S, R, V>::add(acc, w, [&](int r) { return (uint32_t)a[r][k].bits; });
+  }
+}
+
+// Calls f(first, R) with R as a compile-time constant for tiles that cover `count` rows, none
+// much smaller than another.
+template <int R>
+struct Rows {
+  static constexpr int value = R;
+};
+template <class F>
+TG_INLINE void with_rows(int rows, F f) {
+  switch (rows) {
+    case 1: return f(Rows<1>{});
+    case 2: return f(Rows<2>{});
+    case 3: return f(Rows<3>{});
+#if defined(__AVX512F__)
+    case 4: return f(Rows<4>{});
+    case 5: return f(Rows<5>{});
+    case 6: return f(Rows<6>{});
+#endif
+  }
+}
+template <class F>
+TG_INLINE void for_tiles(int64_t count, F f) {
+  int64_t tiles = (count + MAX_ROWS - 1) / MAX_ROWS;
+  if (tiles == 0) return;
+  int64_t size = count / tiles, larger = count % tiles, first = 0;
+  for (int64_t n = 0; n < tiles; ++n) {
+    int rows = (int)(size + (n < larger));
+    with_rows(rows, [&](auto r) { f(first, r); });
+    first += rows;
+  }
+}
+template <class F>
+TG_INLINE void with_vectors(int vectors, F f) {
+  switch (vectors) {
+    case 1: return f(Rows<1>{});
+    case 2: return f(Rows<2>{});
+    case 3: return f(Rows<3>{});
+    case 4: return f(Rows<4>{});
+  }
+}
+
+}  // namespace TG_ISA
+}  // namespace tg

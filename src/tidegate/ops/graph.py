@@ -1,0 +1,176 @@
+"""The seam as one opaque torch operator, for graphs: compilation, export, tracing, fake tensors.
+
+Which backend runs is decided when the operator runs, so a graph meets no break and no guard. Its
+derivative is an operator too, and that one's derivative runs through the reference.
+
+T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidegate.cell import LSTMWeights
+from tidegate.ops import native
+from tidegate.ops.library import DTYPES, library
+from tidegate.ops.types import Noise, SequenceResult
+
+_library = torch.library.Library("tidegate", "DEF")
+_COMMON = (
+    "Tensor x, Tensor h_0, Tensor c_0, Tensor[] weights, int[] fields, Tensor? lengths, Tensor? reset, "
+    "Tensor? seed, float[] rates, bool training"
+)
+_library.define(
+    f"lstm_sequence({_COMMON}, bool save) "
+    "-> (Tensor output, Tensor cells, Tensor h_n, Tensor c_n, Tensor gates, Tensor native)"
+)
+_library.define(
+    f"lstm_sequence_backward({_COMMON}, Tensor output, Tensor cells, Tensor gates, Tensor native, "
+    "Tensor? d_output, Tensor? d_cells, Tensor? d_h_n, Tensor? d_c_n) -> Tensor[]"
+)
+_FIELDS = len(LSTMWeights._fields)
+
+
+def lstm_sequence(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    noise: Noise | None,
+) -> SequenceResult:
+    """As :func:`tidegate.ops.lstm_sequence`, through the operator."""
+    c_0 = c_0.to(_accumulator(x.dtype))
+    flat = [p for w in weights for p in w if p is not None]
+    fields = [sum(1 << n for n, p in enumerate(w) if p is not None) for w in weights]
+    seed, rates, training = None, [0.0, 0.0, 0.0], True
+    if noise is not None:
+        seed, training = noise.seed, noise.training
+        rates = [noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell]
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
+    found = torch.ops.tidegate.lstm_sequence(
+        x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training, save
+    )
+    return SequenceResult(*found[:4])
+
+
+def _call(
+    fields: Sequence[int], lengths: Tensor | None, reset: Tensor | None, seed: Any, rates: Any, training: bool
+) -> native.Call:
+    noise = None if seed is None else Noise(seed, *rates, training)
+    return native.Call(lengths, reset, noise, tuple(tuple(bool(f >> n & 1) for n in range(_FIELDS)) for f in fields))
+
+
+def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, save):
+    from tidegate import ops
+
+    call = _call(fields, lengths, reset, seed, rates, training)
+    split = call.weights(weights)
+    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        choice = ops.choose(x, split, call.noise)
+        if choice.name == "native":
+            *result, gates = native.forward(call, x, h_0, c_0, split, save=save)
+        else:
+            ops.warn_if_slow(choice)
+            ops.check_lengths(lengths, x.shape[0])
+            result = [r.clone() for r in ops.BACKENDS[choice.name].run(x, h_0, c_0, split, lengths, reset, call.noise)]
+            gates = None
+    if gates is None:
+        gates = x.new_empty(_gates_shape(x, weights, fields, save))
+    return *result, gates, torch.tensor([choice.name == "native"])
+
+
+def _gates_shape(x: Tensor, weights: Sequence[Tensor], fields: Sequence[int], save: bool) -> tuple[Any, ...]:
+    if not save:
+        return (0,)
+    lib, H = library(), weights[0].shape[0] // 4
+    lanes = lib.gate_width(DTYPES[x.dtype], 1) // 4 if lib is not None and x.dtype in DTYPES else 1
+    return len(fields), x.shape[0], x.shape[1], (H + lanes - 1) // lanes * lanes * 4
+
+
+def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, save):
+    (T, B, _), D = x.shape, len(fields)
+    H, P = c_0.shape[-1], h_0.shape[-1]
+    return (
+        x.new_empty(T, B, D, P),
+        c_0.new_empty(T, B, D, H),
+        x.new_empty(D, B, P),
+        c_0.new_empty(D, B, H),
+        x.new_empty(_gates_shape(x, weights, fields, save)),
+        torch.empty(1, dtype=torch.bool),
+    )
+
+
+def _backward(
+    x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, output, cells, gates, used_native, *grads
+):
+    call = _call(fields, lengths, reset, seed, rates, training)
+    with torch.autocast(x.device.type, enabled=False):
+        if bool(used_native):
+            x = x.contiguous()
+            found = native.backward(call, x, h_0, c_0, call.weights(weights), (output, cells, gates), grads)
+        else:
+            with _recording():
+                found = native.by_reference(call, (x, h_0, c_0, *weights), grads)
+    inputs = (x, h_0, c_0, *weights)
+    return [torch.zeros_like(t) if g is None else g.detach() for t, g in zip(inputs, found, strict=True)]
+
+
+def _recording() -> Any:
+    """Autograd inside an operator, where torch has switched it off."""
+    keys = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradCPU", "AutogradCUDA", "AutogradOther", "AutogradFunctionality", "ADInplaceOrView"):
+        keys = keys.remove(getattr(torch._C.DispatchKey, key))
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), keys)
+
+
+def _backward_shapes(x, h_0, c_0, weights, *rest):
+    return [t.new_empty(t.shape) for t in (x, h_0, c_0, *weights)]
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training, _ = inputs
+    out, cells, _, _, gates, used_native = output
+    ctx.save_for_backward(x, h_0, c_0, lengths, reset, seed, out, cells, gates, used_native, *weights)
+
+
+def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    x, h_0, c_0, lengths, reset, seed, out, cells, gates, used_native, *weights = ctx.saved_tensors
+    d_x, d_h, d_c, *d_weights = torch.ops.tidegate.lstm_sequence_backward(
+        x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training,
+        out.detach(), cells.detach(), gates, used_native, *grads[:4],
+    )  # fmt: skip
+    return d_x, d_h, d_c, d_weights, *[None] * 7
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, _, _, _, _, *grads = inputs
+    ctx.call = _call(fields, lengths, reset, seed, rates, training)
+    ctx.save_for_backward(x, h_0, c_0, *grads, *weights)
+
+
+def _differentiate_twice(ctx: Any, second: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    x, h_0, c_0, *rest = ctx.saved_tensors
+    d_x, d_h, d_c, *others = native.second_derivative(ctx.call, (x, h_0, c_0, *rest), second)
+    return d_x, d_h, d_c, others[4:], *[None] * 10, *others[:4]
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+_library.impl("lstm_sequence", _forward, "CompositeExplicitAutograd")
+_library.impl("lstm_sequence_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake("tidegate::lstm_sequence", _forward_shapes, lib=_library)
+torch.library.register_fake("tidegate::lstm_sequence_backward", _backward_shapes, lib=_library)
+torch.library.register_autograd("tidegate::lstm_sequence", _differentiate, setup_context=_save_inputs, lib=_library)
+torch.library.register_autograd(
+    "tidegate::lstm_sequence_backward", _differentiate_twice, setup_context=_save_backward, lib=_library
+)

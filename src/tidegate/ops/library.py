@@ -1,0 +1,156 @@
+"""The shared library of CPU kernels (``native/``), loaded through ctypes.
+
+It is found beside this file or wherever the package's other directories are; where it is missing
+or does not load, ``library()`` is None and ``missing()`` says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import struct
+import sys
+import weakref
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
+CALL = struct.Struct("<30q3d21q")
+VERSION = 1
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+
+_NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
+_POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping
+_NO_MEMORY = 2
+
+
+class Library:
+    """The loaded library; calls release Python's global lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._c = lib = ctypes.CDLL(str(path))
+        i64, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
+        signatures = {
+            "tg_forward": (ctypes.c_int, [text]),
+            "tg_backward": (ctypes.c_int, [text]),
+            "tg_gate_width": (i64, [i64, i64]),
+            "tg_packed_bytes": (i64, [text]),
+            "tg_pack": (ctypes.c_int, [text, pointer]),
+            "tg_hash": (ctypes.c_uint64, [pointer, i64]),
+            "tg_isa_names": (text, []),
+            "tg_isa": (text, []),
+            "tg_set_isa": (ctypes.c_int, [text]),
+            "tg_set_openmp": (None, [pointer, pointer, pointer]),
+            "tg_pool_take": (pointer, [i64]),
+            "tg_pool_give": (None, [pointer]),
+            "tg_pool_trim": (None, []),
+            "tg_pool_bytes": (i64, []),
+            "tg_measure_peak": (ctypes.c_double, [i64, i64, ctypes.c_double]),
+            "tg_activation": (ctypes.c_int, [i64, i64, pointer, pointer, i64]),
+        }
+        for name, (result, arguments) in signatures.items():
+            function = getattr(lib, name)
+            function.restype, function.argtypes = result, arguments
+        self.forward, self.backward = lib.tg_forward, lib.tg_backward
+        self.pack, self.packed_bytes, self.hash = lib.tg_pack, lib.tg_packed_bytes, lib.tg_hash
+        self.gate_width, self.activation, self.measure_peak = lib.tg_gate_width, lib.tg_activation, lib.tg_measure_peak
+        self.pool_take, self.pool_give = lib.tg_pool_take, lib.tg_pool_give
+        self.trim, self.pool_bytes = lib.tg_pool_trim, lib.tg_pool_bytes
+        self.openmp = _share_openmp(lib)
+        if wanted := os.environ.get("TIDEGATE_ISA"):
+            self.set_isa(wanted)
+
+    @property
+    def isas(self) -> list[str]:
+        """Instruction sets that this build has and this processor runs, fastest first."""
+        return self._c.tg_isa_names().decode().split(",")
+
+    @property
+    def isa(self) -> str:
+        return self._c.tg_isa().decode()
+
+    def set_isa(self, name: str) -> None:
+        """Run on one instruction set from now on (packed weights of another must not be used again)."""
+        if not self._c.tg_set_isa(name.encode()):
+            raise ValueError(f"TIDEGATE_ISA is one of {', '.join(self.isas)} on this machine; given {name!r}")
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor; a large one comes from memory that earlier calls have warmed."""
+        count = math.prod(shape)
+        size = count * dtype.itemsize
+        if size < _POOLED_BYTES:
+            return torch.empty(shape, dtype=dtype)
+        address = self.pool_take(size)
+        if not address:
+            raise MemoryError(f"no memory for a tensor of shape {shape}")
+        block = (ctypes.c_char * size).from_address(address)
+        weakref.finalize(block, self.pool_give, address).atexit = False  # when the tensor's storage dies
+        return torch.frombuffer(block, dtype=dtype).view(shape)
+
+
+def check(code: int, lengths: Tensor | None, steps: int) -> None:
+    """Raise for a return code of the library other than 0."""
+    if code == _NO_MEMORY:
+        raise MemoryError("there is not enough memory for the workspace of this call")
+    if lengths is not None and lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
+        least, most = int(lengths.min()), int(lengths.max())
+        raise ValueError(f"lengths are from 0 to the number of steps, {steps}; given values from {least} to {most}")
+    raise ValueError("the sizes of this call are beyond what the native kernels take (each below 2^31)")
+
+
+@cache
+def _load() -> tuple[Library | None, str]:
+    name = _NAMES.get(sys.platform)
+    if name is None:
+        return None, f"there are no native kernels for {sys.platform}"
+    import tidegate
+
+    places = [Path(__file__).parent, *(Path(p) / "ops" for p in tidegate.__path__)]
+    for path in (place / name for place in places):
+        if path.exists():
+            try:
+                return Library(path), ""
+            except OSError as error:
+                return None, f"the native kernels did not load ({error})"
+    return None, "the native kernels were not built, as no C++ compiler was found when tidegate was installed"
+
+
+def library() -> Library | None:
+    """The library, or None."""
+    return _load()[0]
+
+
+def missing() -> str:
+    """Why there is no library; empty where there is one."""
+    return _load()[1]
+
+
+def _share_openmp(lib: ctypes.CDLL) -> str | None:
+    """Hand over the OpenMP runtime that torch runs on, so that both share its threads; its path."""
+    for path in _loaded_openmp():
+        try:
+            runtime = ctypes.CDLL(path)
+            functions = [runtime.GOMP_parallel, runtime.omp_get_thread_num, runtime.omp_get_num_threads]
+        except (OSError, AttributeError):
+            continue
+        lib.tg_set_openmp(*(ctypes.cast(function, ctypes.c_void_p) for function in functions))
+        return path
+    return None
+
+
+def _loaded_openmp() -> list[str]:
+    names = ("libgomp", "libomp", "libiomp5")
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
+        found = sorted(p for p in paths if Path(p).name.startswith(names))
+    else:
+        found = [str(p) for p in (Path(torch.__file__).parent / "lib").glob("lib*omp*.dylib")]
+    # torch's own comes first where another package has brought a second one.
+    own = str(Path(torch.__file__).parent)
+    return sorted(found, key=lambda p: not p.startswith(own))

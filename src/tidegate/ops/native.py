@@ -1,0 +1,281 @@
+"""CPU: the C++ kernels of ``native/`` behind one call, with their derivative.
+
+T steps, B batch rows, I inputs, H hidden units, D directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from tidegate.cell import LSTMWeights
+from tidegate.ops import reference
+from tidegate.ops.library import CALL, DTYPES, VERSION, Library, check, library, missing
+from tidegate.ops.types import Noise, SequenceResult
+
+_ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
+
+
+def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> str | None:
+    """Why the kernels do not take this call, or None."""
+    if library() is None:
+        return missing()
+    if x.device.type != "cpu":
+        return f"the native kernels run on the CPU, and the input is on {x.device}"
+    if x.dtype not in DTYPES:
+        return f"the native kernels compute in float32, float64 and bfloat16, and the input is {x.dtype}"
+    if transformed():
+        return "inside a function transform or forward-mode differentiation only plain torch is traceable"
+    for w in weights:
+        if w.hr is not None:
+            return "proj_size has no native kernel"
+        if w.norm_ih is not None or w.norm_hh is not None or w.norm_c is not None:
+            return "layer_norm has no native kernel"
+        if w.ih.dtype is not x.dtype or w.hh.dtype is not x.dtype:
+            return f"the weights ({w.ih.dtype}) differ in dtype from the input ({x.dtype})"
+    return None
+
+
+def transformed() -> bool:
+    """Is a functorch transform or forward-mode differentiation active?"""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _wrapped(tensor: Tensor) -> bool:
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+
+
+class Call(NamedTuple):
+    """Everything but the differentiable tensors."""
+
+    lengths: Tensor | None
+    reset: Tensor | None
+    noise: Noise | None
+    fields: tuple[tuple[bool, ...], ...]  # which weights each direction has
+
+    def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
+        given = iter(flat)
+        return [LSTMWeights(*[next(given) if there else None for there in fields]) for fields in self.fields]
+
+
+def lstm_sequence(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    noise: Noise | None,
+    need_cells: bool = True,
+) -> SequenceResult:
+    """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
+    h_0, c_0 = h_0.to(x.dtype), c_0.to(_ACCUMULATOR[x.dtype])
+    call = Call(lengths, reset, noise, ())
+    if torch.is_grad_enabled():
+        flat = [p for w in weights for p in w if p is not None]
+        if any([t.requires_grad for t in (x, h_0, c_0, *flat)]):
+            call = call._replace(fields=tuple([tuple([p is not None for p in w]) for w in weights]))
+            return SequenceResult(*_Sequence.apply(call, x, h_0, c_0, *flat))
+    return SequenceResult(*forward(call, x, h_0, c_0, weights, save=False, need_cells=need_cells)[:4])
+
+
+def forward(
+    call: Call,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    *,
+    save: bool,
+    need_cells: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+    """Output, cells, h_n, c_n and, if ``save``, the activated gates that the backward pass reads."""
+    lib = _library()
+    T, B, _ = x.shape
+    D, H = len(weights), weights[0].hh.shape[1]
+    dtype, accumulator = x.dtype, _ACCUMULATOR[x.dtype]
+    output = lib.empty((T, B, D, H), dtype)
+    cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
+    gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H)), dtype) if save else None
+    h_n, c_n = torch.empty((D, B, H), dtype=dtype), torch.empty((D, B, H), dtype=accumulator)
+    sizes, pointers, _alive = _inputs(call, x, h_0, c_0, weights)
+    outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
+    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS))
+    if code:
+        check(code, call.lengths, T)
+    return output, cells, h_n, c_n, gates
+
+
+_NO_GRADIENTS = (0,) * 15
+_NO_NOISE = (0, 0.0, 0.0, 0.0, 0)
+
+
+def _inputs(
+    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]
+) -> tuple[tuple[Any, ...], tuple[Any, ...], list[Any]]:
+    """Sizes and addresses of a call's inputs, and the tensors that must live as long as it runs."""
+    T, B, I = x.shape
+    if I > 1 and x.stride(2) != 1:
+        x = x.contiguous()
+    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+    alive: list[Any] = [x, h_0, c_0]
+    at = []
+    for w in weights:
+        for p in (w.ih, w.hh, w.b_ih, w.b_hh, w.ch):
+            if p is None:
+                at.append(0)
+                continue
+            if not p.is_contiguous():
+                p = p.contiguous()
+                alive.append(p)
+            at.append(p.data_ptr())
+    first, second = at[:5], at[-5:]
+    lengths, reset, noise = call.lengths, call.reset, call.noise
+    if lengths is not None:
+        lengths = lengths.to("cpu", torch.int64).contiguous()
+    if reset is not None:
+        reset = reset.to("cpu", torch.bool).contiguous()
+    alive += (lengths, reset)
+    random: tuple[Any, ...] = _NO_NOISE
+    if noise is not None:
+        rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
+        random = (int(noise.seed), *rates, int(noise.training))
+    sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, weights[0].hh.shape[1], len(weights))
+    pointers = (
+        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
+        first[0], second[0], first[1], second[1], first[2], second[2], first[3], second[3], first[4], second[4],
+        0, _at(lengths), _at(reset), *random,
+    )  # fmt: skip
+    return (*sizes, x.stride(0), x.stride(1)), pointers, alive
+
+
+def backward(
+    call: Call,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    saved: tuple[Tensor, Tensor, Tensor],
+    grads: Sequence[Tensor | None],
+    need_x: bool = True,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, h_0, c_0 and all weights from those of output, cells, h_n and c_n."""
+    lib = _library()
+    output, cells, gates = saved
+    if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
+        x = x.contiguous()  # d_x shares its strides
+    sizes, pointers, _alive = _inputs(call, x, h_0, c_0, weights)
+    d_x = None
+    if need_x:
+        T, B, I = x.shape
+        d_x = lib.empty((T, B, I), x.dtype) if x.is_contiguous() else lib.empty((B, T, I), x.dtype).transpose(0, 1)
+    d_h_0, d_c_0 = torch.empty(h_0.shape, dtype=h_0.dtype), torch.empty(c_0.shape, dtype=c_0.dtype)
+    d_weights = [
+        LSTMWeights(*[None if p is None else torch.empty(p.shape, dtype=p.dtype) for p in w])  # type: ignore[arg-type]
+        for w in weights
+    ]
+    d_output, d_cells, d_h_n, d_c_n = grads
+    if d_output is not None and d_output.stride(3) != 1 and d_output.shape[3] > 1:
+        d_output = d_output.contiguous()
+    rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
+    strides = (0, 0, 0) if d_output is None else d_output.stride()[:3]
+    at = [[_at(p) for p in (w.ih, w.hh, w.b_ih if w.b_ih is not None else w.b_hh, w.ch)] for w in d_weights]
+    d_at = [address for pair in zip(at[0], at[-1], strict=True) for address in pair]
+    code = lib.backward(
+        CALL.pack(
+            *sizes, *strides, *pointers,
+            output.data_ptr(), cells.data_ptr(), gates.data_ptr(), 0, 0,
+            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at,
+        )
+    )  # fmt: skip
+    if code:
+        check(code, call.lengths, x.shape[0])
+    for w in d_weights:
+        if w.b_ih is not None and w.b_hh is not None:
+            w.b_hh.copy_(w.b_ih)
+    return (d_x, d_h_0, d_c_0, *[p for w in d_weights for p in w if p is not None])
+
+
+class _Sequence(torch.autograd.Function):
+    """``forward`` with ``backward`` as its derivative."""
+
+    @staticmethod
+    def forward(ctx, call, x, h_0, c_0, *flat):
+        output, cells, h_n, c_n, gates = forward(call, x, h_0, c_0, call.weights(flat), save=True)
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output, cells, gates, x, h_0, c_0, *flat)
+        return output, cells, h_n, c_n
+
+    @staticmethod
+    def backward(ctx, *grads):
+        output, cells, gates, x, h_0, c_0, *flat = ctx.saved_tensors
+        if transformed() or any([g is not None and _wrapped(g) for g in grads]):
+            return None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
+        need_x = ctx.needs_input_grad[1]
+        if torch.is_grad_enabled():
+            saved = (output.detach(), cells.detach(), gates)
+            return None, *_Gradient.apply(ctx.call, saved, need_x, x, h_0, c_0, *grads, *flat)
+        weights = ctx.call.weights(flat)
+        return None, *backward(ctx.call, x, h_0, c_0, weights, (output, cells, gates), grads, need_x)
+
+
+class _Gradient(torch.autograd.Function):
+    """``backward`` as an operation of its own; its derivative runs through the reference."""
+
+    @staticmethod
+    def forward(ctx, call, saved, need_x, x, h_0, c_0, *rest):
+        grads, flat = rest[:4], rest[4:]
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, h_0, c_0, *rest)
+        return backward(call, x, h_0, c_0, call.weights(flat), saved, grads, need_x)
+
+    @staticmethod
+    def backward(ctx, *second):
+        return None, None, None, *second_derivative(ctx.call, ctx.saved_tensors, second)
+
+
+def second_derivative(
+    call: Call, inputs: Sequence[Tensor | None], second: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """The derivative of ``backward`` by x, h_0, c_0, its four gradients and the weights, in this order."""
+    with torch.enable_grad():
+        leaves = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        first = by_reference(call, [t for t in (*leaves[:3], *leaves[7:]) if t is not None], leaves[3:7])
+    pairs = [(f, s) for f, s in zip(first, second, strict=True) if f is not None and s is not None and f.requires_grad]
+    wanted = [t for t in leaves if t is not None]
+    found: list[Tensor | None] = [None] * len(wanted)
+    if pairs:
+        outputs, weights = zip(*pairs, strict=True)
+        graph = torch.is_grad_enabled()
+        found = list(torch.autograd.grad(outputs, wanted, weights, allow_unused=True, create_graph=graph))
+    given = iter(found)
+    return tuple(None if t is None else next(given) for t in leaves)
+
+
+def by_reference(call: Call, inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """What ``backward`` computes, through the reference and differentiable itself."""
+    with torch.enable_grad():
+        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        x, h_0, c_0, *flat = leaves
+        result = reference.lstm_sequence(x, h_0, c_0, call.weights(flat), call.lengths, call.reset, call.noise)
+        pairs = [(r, g) for r, g in zip(result, grads, strict=True) if r is not None and g is not None]
+        outputs, weights = zip(*[(r, g) for r, g in pairs if r.requires_grad], strict=True)
+        return torch.autograd.grad(outputs, leaves, weights, allow_unused=True, create_graph=True)
+
+
+def _library() -> Library:
+    lib = library()
+    if lib is None:
+        raise RuntimeError(missing())
+    return lib
+
+
+def _at(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

@@ -1,0 +1,38 @@
+"""Tests of the native CPU kernels; skipped, with the reason, where they were not built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tidegate.ops.library import library, missing
+
+
+def pytest_collection_modifyitems(items):
+    if library() is None:
+        for item in items:
+            if "native" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=missing()))
+
+
+@pytest.fixture
+def lib():
+    return library()
+
+
+@pytest.fixture(params=library().isas if library() else ["none"])
+def isa(request):
+    """Each instruction set that this machine can run, one after another."""
+    lib = library()
+    before = lib.isa
+    lib.set_isa(request.param)
+    yield request.param
+    lib.set_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Restores torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

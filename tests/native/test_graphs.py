@@ -1,0 +1,150 @@
+"""The seam inside graphs and transforms: compiled, faked, traced, mapped, differentiated forward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import assert_close
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import tidegate as tg
+from tidegate import ops
+from tidegate.cell import LSTMWeights
+from tidegate.ops import graph
+
+T, B, I, H = 7, 3, 4, 5
+
+
+@pytest.fixture
+def lstm():
+    return tg.LSTM(I, H, num_layers=2, bidirectional=True).double()
+
+
+def loss(result):
+    output, (h, c) = result
+    return output.square().sum() + h.sum() + (c * c).sum()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "eager"])
+def test_compiles_without_a_break(lstm, backend):
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    lengths, reset = torch.tensor([7, 0, 3]), torch.rand(T, B) < 0.3
+    compiled = torch.compile(lstm, fullgraph=True, backend=backend)
+    parameters = [x, *lstm.parameters()]
+    expected = torch.autograd.grad(loss(lstm(x, None, lengths, reset)), parameters)
+    found = torch.autograd.grad(loss(compiled(x, None, lengths, reset)), parameters)
+    for got, want in zip(found, expected, strict=True):
+        assert_close(got, want)
+
+
+def test_a_compiled_layer_runs_on_the_kernels(monkeypatch):
+    calls = []
+    forward = ops.native.forward
+    monkeypatch.setattr(ops.native, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    layer = tg.LSTM(I, H)
+    x = torch.randn(T, B, I)
+    with torch.no_grad():
+        output = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0]
+        assert calls
+        assert torch.equal(output, layer(x)[0])
+
+
+def test_a_compiled_layer_runs_on_the_reference_where_the_kernels_decline():
+    layer = tg.LSTM(I, H, proj_size=2).double()
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    expected = torch.autograd.grad(loss(layer(x)), [x, *layer.parameters()])
+    for got, want in zip(torch.autograd.grad(loss(compiled(x)), [x, *layer.parameters()]), expected, strict=True):
+        assert_close(got, want)
+
+
+def test_fake_tensors_have_the_shapes_of_real_ones(lstm):
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    real = lstm(x)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        output, (h, c) = lstm(mode.from_tensor(x))
+    for fake, found in zip((output, h, c), (real[0], *real[1]), strict=True):
+        assert (fake.shape, fake.dtype, fake.stride()) == (found.shape, found.dtype, found.stride())
+
+
+def sequence_arguments(dtype=torch.float64):
+    draw = lambda *shape: torch.randn(*shape, dtype=dtype).requires_grad_()  # noqa: E731
+    w = LSTMWeights(draw(4 * 3, 2), draw(4 * 3, 3), draw(12), draw(12))
+    return draw(3, 2, 2), draw(1, 2, 3), draw(1, 2, 3), [w]
+
+
+def test_the_operator_is_registered_rightly():
+    x, h, c, [w] = sequence_arguments()
+    arguments = (x, h, c, list(w[:4]), [0b1111], torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True)
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(torch.ops.tidegate.lstm_sequence.default, (*arguments, True), test_utils=checks)
+
+
+def test_first_and_second_derivatives_of_the_operator():
+    x, h, c, [w] = sequence_arguments()
+
+    def run(x, h, c, *flat):
+        return tuple(graph.lstm_sequence(x, h, c, [LSTMWeights(*flat)], torch.tensor([3, 2]), None, None))
+
+    assert torch.autograd.gradcheck(run, (x, h, c, *w[:4]))
+    assert torch.autograd.gradgradcheck(run, (x, h, c, *w[:4]))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own jvp uses it
+def test_forward_mode_gives_the_right_tangent(lstm):
+    x, v = torch.randn(2, T, B, I, dtype=torch.float64)
+    _, tangent = torch.func.jvp(lambda x: lstm(x)[0], (x,), (v,))
+    step = 1e-6
+    with torch.no_grad():
+        difference = (lstm(x + step * v)[0] - lstm(x - step * v)[0]) / (2 * step)
+    assert tangent.abs().max() > 1e-3
+    assert_close(tangent, difference, 1e-7)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, v)
+        assert_close(torch.autograd.forward_ad.unpack_dual(lstm(dual)[0]).tangent, tangent)
+
+
+def test_transforms_run_through_the_reference(lstm):
+    x = torch.randn(4, T, B, I, dtype=torch.float64)
+    mapped = torch.func.vmap(lambda x: lstm(x)[0])(x)
+    for got, part in zip(mapped, x, strict=True):
+        assert_close(got, lstm(part)[0])
+    gradient = torch.func.grad(lambda x: lstm(x)[0].square().sum())(x[0])
+    leaf = x[0].clone().requires_grad_()
+    assert_close(gradient, torch.autograd.grad(lstm(leaf)[0].square().sum(), leaf)[0])
+
+
+def test_a_batch_of_gradients_at_once(lstm):
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    output = lstm(x)[0]
+    vectors = torch.randn(2, *output.shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad(output, x, vectors, is_grads_batched=True, retain_graph=True)
+    for got, vector in zip(found, vectors, strict=True):
+        assert_close(got, torch.autograd.grad(output, x, vector, retain_graph=True)[0])
+
+
+class Output(torch.nn.Module):
+    def __init__(self, lstm):
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_layer_follows_its_input():
+    layer = Output(tg.LSTM(I, H))
+    x, other = torch.randn(2, T, B, I)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, x, check_trace=False)
+        assert torch.equal(traced(other), layer(other))
+
+
+def test_the_slow_path_is_named_once():
+    layer = tg.LSTM(I, H, proj_size=2)
+    ops._warned.clear()
+    with pytest.warns(ops.SlowPathWarning, match="proj_size"):
+        layer(torch.randn(T, B, I))
+    layer(torch.randn(T, B, I))  # warnings are errors here: a second one would fail
+    assert "proj_size" in str(layer.backend(torch.randn(T, B, I)))
