@@ -86,9 +86,7 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
     TidegateError
         For another ending, a missing folder or a full disk; then no file is left behind.
     """
-    kind = Path(path).suffix.lower()
-    if kind not in (".csv", ".parquet"):
-        raise TidegateError(f"cannot write {path}: a table's file name ends in .csv or .parquet")
+    kind = check_output(path)
     with atomic_write(path) as file:
         try:
             if kind == ".csv":
@@ -97,6 +95,16 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
                 frame.write_parquet(file, compression="zstd")
         except _POLARS_ERRORS as error:
             raise TidegateError(f"cannot write {path}: {_first_line(error)}; nothing was changed") from None
+
+
+def check_output(path: str | Path) -> str:
+    """Refuse a name that ``write_table`` cannot write to, before any work; returns its ending."""
+    kind = Path(path).suffix.lower()
+    if kind not in (".csv", ".parquet"):
+        raise TidegateError(f"cannot write {path}: a table's file name ends in .csv or .parquet")
+    if not Path(path).absolute().parent.is_dir():
+        raise TidegateError(f"cannot write {path}: the folder {Path(path).parent} does not exist")
+    return kind
 
 
 def check_columns(wanted: Iterable[str] | None, available: Sequence[str], where: str, option: str = "") -> None:

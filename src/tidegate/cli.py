@@ -1,0 +1,269 @@
+"""The command line: names, help and printing. What the commands do is in ``tasks``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import tidegate
+from tidegate.config import explain, read_toml
+from tidegate.errors import ConfigError, TidegateError
+from tidegate.tasks.forecast import ForecastConfig, Forecaster
+from tidegate.tasks.run import data_of
+
+INTERRUPTED = 130
+
+app = App(
+    name="tidegate", version=tidegate.__version__, help="The LSTM, finished: train, evaluate and use sequence models."
+)
+train = App(name="train", help="Train a model on a table; choose the job.")
+app.command(train)
+
+out = Console()
+err = Console(stderr=True)
+
+Options = Annotated[ForecastConfig, Parameter(name="*")]
+
+
+@train.command(name="forecast")
+def train_forecast(
+    data: Path | None = None,
+    /,
+    *,
+    options: Options = ForecastConfig(),  # noqa: B008 (cyclopts reads the defaults from it)
+    config: Path | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(negative=())] = None,
+) -> None:
+    """Train a forecaster on a CSV or Parquet file and score it on the untouched last part.
+
+    Parameters
+    ----------
+    data
+        The table: one row a time, or one row a series and time. May be left out with --resume.
+    config
+        A TOML file with any of the options; those given here win over it.
+    out
+        Run folder to write; a new one under runs/ by default.
+    resume
+        Go on with the run folder given as --out, where it stopped.
+    compare
+        Train the same model with this cell too, and put it beside.
+    """
+    given = {name: getattr(options, name) for name in options.model_fields_set}
+    if resume:
+        if out is None:
+            raise ConfigError("--resume needs the run folder to go on with: give it as --out")
+        if not (out / "config.toml").is_file():
+            raise ConfigError(f"--resume: {out} holds no run to go on with (it has no config.toml)")
+        kept = read_toml(out / "config.toml")
+        changed = [name for name, value in given.items() if kept.get(name) != value]
+        if changed or config is not None:
+            what = ", ".join("--" + name.replace("_", "-") for name in changed) or "--config"
+            raise ConfigError(f"--resume goes on with the options of {out}; it cannot change {what}")
+        fields, data = kept, data or data_of(out)
+    else:
+        fields = (read_toml(config) if config else {}) | given
+    if data is None:
+        raise ConfigError("DATA is needed: the CSV or Parquet file to learn from")
+    folder = out or Path("runs") / f"forecast-{datetime.now():%Y%m%d-%H%M%S}"
+    if not resume and (folder / "config.toml").exists():
+        raise ConfigError(f"{folder} holds a run already; give another --out, or --resume to go on with it")
+    _train(Forecaster(**fields), data, folder, resume=resume, compare=compare or ())
+
+
+@app.command
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(negative=())] = None,
+) -> None:
+    """Score a run by a rolling-origin backtest on the untouched last part, beside baselines.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The table; the one that the run was trained on by default. Rows after it are scored too.
+    compare
+        Train the same model with this cell too, and put it beside.
+    """
+    forecaster = Forecaster.load(run)
+    _report(forecaster, run, data, compare or ())
+
+
+@app.command
+def predict(
+    run: Path,
+    data: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    samples: int = 0,
+    seed: int = 0,
+    refit: bool = False,
+) -> None:
+    """Forecast the next steps of every series in a table.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The table: history, and after it rows with the covariates known in the future, if any.
+    output
+        Where to write the forecasts, a .csv or .parquet file.
+    samples
+        Write this many sample paths instead of quantiles (sums over steps need paths).
+    seed
+        For the sample paths.
+    refit
+        First train the chosen setting anew on all of the data.
+    """
+    from tidegate.data.table import check_output, write_table
+
+    if samples < 0:
+        raise ConfigError(f"--samples is a number of paths; given {samples}")
+    check_output(output)
+    forecaster = Forecaster.load(run)
+    if refit:
+        forecaster.refit(data, progress=True)
+    frame = forecaster.predict(data, samples=samples, seed=seed)
+    write_table(frame, output)
+    kind = f"{samples} sample paths" if samples else "quantiles"
+    out.print(f"wrote {frame.height:,} rows of {kind} to {escape(str(output))}", highlight=False)
+
+
+@app.command
+def demo(*, quick: bool = False, out: Path | None = None) -> None:
+    """Forecast the temperature at New York's airports: train, compare, evaluate and predict.
+
+    Parameters
+    ----------
+    quick
+        A small model and few windows, to see that all works.
+    out
+        Run folder to write; a new one under runs/ by default.
+    """
+    from tidegate.data import samples
+    from tidegate.data.table import write_table
+
+    data = samples.path("nyc_weather")
+    fields: dict[str, Any] = {
+        "target": ["temp"],
+        "time": "time_hour",
+        "series": "origin",
+        "horizon": 24,
+        "history": 168,
+        "past": ["dewp", "humid", "wind_speed", "pressure", "precip"],
+        "validation": 1 / 6,
+        "test": 1 / 6,
+        "epochs": 8,
+        "windows": 4_096,
+    }
+    if quick:
+        fields |= {"epochs": 1, "windows": 512, "history": 48, "hidden_size": 16}
+    folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    _console("The last week of hourly weather at three airports in, the temperature of the next 24 hours out.")
+    forecaster = Forecaster(**fields)
+    _train(forecaster, data, folder, compare=["rnn"], command="tidegate demo" + " --quick" * quick)
+    path = folder / "next_24_hours.csv"
+    write_table(forecaster.predict(data), path)
+    _console(f"The next 24 hours of each airport: {path}")
+
+
+def _train(
+    forecaster: Forecaster,
+    data: Path,
+    folder: Path,
+    *,
+    resume: bool = False,
+    compare: Sequence[str] = (),
+    command: str | None = None,
+) -> None:
+    try:
+        forecaster.fit(data, folder=folder, resume=resume, progress=True)
+    except KeyboardInterrupt:
+        err.print(f"interrupted; go on with: tidegate train forecast --resume --out {folder}", highlight=False)
+        raise
+    for note in forecaster.notes_:
+        _console(note)
+    _report(forecaster, folder, None, compare, command)
+
+
+def _report(
+    forecaster: Forecaster, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None
+) -> None:
+    from tidegate.tasks.backtest import table
+    from tidegate.tasks.report import coverage_sentence, write_report
+
+    test = forecaster.backtest(data, compare=compare, progress=True)
+    command = command or shlex.join(["tidegate", *sys.argv[1:]])
+    metrics, paths = write_report(forecaster, test, folder, command)
+    header, rows = table(metrics)
+    about = metrics["test"]
+    shown = Table(
+        title=f"{about['forecasts']} forecasts of {about['horizon']} steps on the untouched last part; * is best",
+        title_justify="left",
+    )
+    for name in header:
+        shown.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    out.print(shown)
+    sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
+    if sentence:
+        _console(sentence)
+    _console("Written: " + ", ".join(str(path) for path in paths))
+
+
+def _console(text: str) -> None:
+    out.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line: one sentence and a non-zero exit code when something is wrong."""
+    try:
+        app(argv, exit_on_error=False, print_error=False, console=out)
+    except (CycloptsError, ValidationError, TidegateError) as error:
+        _fail(_sentence(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("there is not enough memory for this; lower --batch-size, --history or --hidden-size")
+
+
+def _sentence(error: Exception) -> str:
+    cause = error.__cause__
+    if isinstance(error, CycloptsError) and isinstance(cause, ValidationError):
+        error = cause
+    if isinstance(error, ValidationError):
+        text = explain(error, list(ForecastConfig.model_fields))
+        name = text.partition(":")[0]
+        return text.replace(name, "--" + name.replace("_", "-"), 1) if name in ForecastConfig.model_fields else text
+    return str(error).strip()
+
+
+def _fail(sentence: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+    sys.exit(2)

@@ -1,0 +1,75 @@
+"""One typed configuration for Python, the command line and TOML files."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tidegate.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Fields with defaults, limits and a description each; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
+        """Validate, with one sentence for a person when something is wrong.
+
+        Raises
+        ------
+        ConfigError
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise ConfigError(explain(error, list(cls.model_fields))) from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **overrides: Any) -> Self:
+        """Read a TOML file; ``overrides`` win over it."""
+        return cls.make(**(read_toml(path) | overrides))
+
+    def to_toml(self) -> str:
+        """Every field that is set, as TOML (which has no null: a field left out is ``None``)."""
+        return tomli_w.dumps({k: v for k, v in self.model_dump(mode="json").items() if v is not None})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dict.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; a configuration is a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def explain(error: ValidationError, known: list[str]) -> str:
+    """Pydantic's report as one sentence that names the option and what was given."""
+    parts = []
+    for one in error.errors(include_url=False):
+        name = ".".join(str(part) for part in one["loc"][:1]) or "options"
+        if one["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+            parts.append(f"unknown option {name!r}{hint}")
+        else:
+            message = one["msg"].removeprefix("Value error, ")
+            given = "" if one["type"] == "value_error" else f"; given {one['input']!r}"
+            parts.append(f"{name}: {message[:1].lower()}{message[1:]}{given}" if one["loc"] else message)
+    return ". ".join(dict.fromkeys(parts))

@@ -1,0 +1,276 @@
+"""Windows cut from a panel: history and future as one sequence, scaled, with masks.
+
+Nothing is copied ahead: a batch of windows is gathered from the panel's flat arrays when asked
+for, so memory does not grow with the number of windows.
+
+B windows, T = history + horizon steps, C targets, K known and P past covariates, Q static ones,
+F calendar features, S series, I inputs of the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tidegate.data.calendar import calendar_features
+from tidegate.data.panel import Panel
+
+COVARIATE_LIMIT = 10.0  # scaled covariates beyond this are cut: a broken sensor must not drown the rest
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and spread that values are scaled with: targets and past covariates by series."""
+
+    names: list[str]  # S
+    target: np.ndarray  # (S, C, 2) mean and standard deviation
+    past: np.ndarray  # (S, P, 2)
+    known: np.ndarray  # (K, 2)
+    static: np.ndarray  # (Q, 2)
+
+    @staticmethod
+    def fit(panel: Panel, end: int) -> Scaling:
+        """From the steps before grid index ``end`` alone."""
+        spans = [slice(a, a + max(0, min(b - a, end - first))) for a, b, first in _spans(panel)]
+        known = np.concatenate([panel.known[span] for span in spans])
+        return Scaling(
+            list(panel.names),
+            np.stack([_moments(panel.targets[span]) for span in spans]),
+            np.stack([_moments(panel.past[span]) for span in spans]),
+            _moments(known),
+            _moments(panel.static),
+        )
+
+    def for_panel(self, panel: Panel) -> Scaling:
+        """The same scaling in the order of another panel; a series not seen before gets its own."""
+        place = {name: k for k, name in enumerate(self.names)}
+        own = [place.get(name) for name in panel.names]
+        new = [name for name, k in zip(panel.names, own, strict=True) if k is None]
+        fresh = Scaling.fit(panel, np.iinfo(np.int64).max) if new else self
+        rows = range(len(panel.names))
+        return Scaling(
+            list(panel.names),
+            np.stack([fresh.target[s] if own[s] is None else self.target[own[s]] for s in rows]),
+            np.stack([fresh.past[s] if own[s] is None else self.past[own[s]] for s in rows]),
+            self.known,
+            self.static,
+        )
+
+    def unseen(self, panel: Panel) -> list[str]:
+        """Names in the panel that this scaling was not fitted on."""
+        seen = set(self.names)
+        return [name for name in panel.names if name not in seen]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As tensors by name, to be stored beside the weights."""
+        return {f"scaling.{k}": torch.from_numpy(getattr(self, k)) for k in ("target", "past", "known", "static")}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor], names: list[str]) -> Scaling:
+        """Undo ``tensors``."""
+        return Scaling(names, *(tensors[f"scaling.{k}"].numpy() for k in ("target", "past", "known", "static")))
+
+
+def _spans(panel: Panel) -> list[tuple[int, int, int]]:
+    """First row, end row and first grid index of each series."""
+    bounds = panel.offsets.tolist()
+    return list(zip(bounds[:-1], bounds[1:], panel.first.tolist(), strict=True))
+
+
+def _moments(values: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation of each column, missing values left out: (n, C) to (C, 2).
+
+    What lies more than ten standard deviations off is left out of a second reckoning.
+    """
+    seen = np.isfinite(values)
+    filled = np.where(seen, values, 0.0).astype(np.float64)
+    for _ in range(2):
+        count = np.maximum(seen.sum(0), 1)
+        mean = np.where(seen, filled, 0.0).sum(0) / count
+        spread = np.sqrt((np.where(seen, filled - mean, 0.0) ** 2).sum(0) / count)
+        seen &= np.abs(filled - mean) <= 10 * spread
+    spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)  # a constant stays as it is
+    return np.stack([mean, spread], -1)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where forecasts start: the series, and the step in it that is forecast first."""
+
+    series: np.ndarray  # (n,) int64
+    step: np.ndarray  # (n,) int64
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def take(self, rows: Any) -> Origins:
+        """Some of them: a slice, indices or a mask."""
+        return Origins(self.series[rows], self.step[rows])
+
+    def then(self, other: Origins) -> Origins:
+        """These, and others after them."""
+        return Origins(np.concatenate([self.series, other.series]), np.concatenate([self.step, other.step]))
+
+
+class Batch(NamedTuple):
+    """Windows of several origins."""
+
+    inputs: Tensor  # (T, B, I) targets and past covariates as differences from their last known values
+    last: Tensor  # (B, C) last observed target of the history, scaled; 0 where there is none
+    level: Tensor  # (B, P) the same of the past covariates
+    target: Tensor  # (B, horizon, C) what is to be forecast, scaled; 0 where missing
+    observed: Tensor  # (B, horizon, C) 1 where the target is known
+
+
+class Windows:
+    """Cuts windows from a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+    scaling : Scaling
+        In the panel's order.
+    history, horizon : int
+        Steps read and steps forecast.
+    season : int
+        Steps of one season; the value one season (or as many as needed) before each step is an
+        input, since at that distance it is known in the future part as well.
+    calendar : sequence of str
+        The calendar features to take, some of ``calendar_names``.
+    """
+
+    def __init__(
+        self, panel: Panel, scaling: Scaling, history: int, horizon: int, season: int, calendar: Sequence[str] = ()
+    ) -> None:
+        self.panel, self.scaling = panel, scaling
+        self.history, self.horizon, self.season = history, horizon, season
+        self._targets = torch.from_numpy(panel.targets)
+        self._known = torch.from_numpy(panel.known)
+        self._past = torch.from_numpy(panel.past)
+        static = (panel.static - scaling.static[:, 0]) / scaling.static[:, 1]
+        self._static = torch.from_numpy(np.nan_to_num(static).astype(np.float32))  # (S, Q)
+        self._offsets = torch.from_numpy(panel.offsets)
+        self._lengths = self._offsets.diff()
+        self._first = torch.from_numpy(panel.first)
+        self._low = int(panel.first.min())
+        high = int((panel.first + np.diff(panel.offsets)).max()) + horizon
+        index = np.arange(self._low - history, high)
+        self._calendar = torch.from_numpy(calendar_features(panel.grid, index, list(calendar)))  # (grid steps, F)
+        self.names = _input_names(panel, list(calendar))
+        target = scaling.target.astype(np.float32)
+        past = scaling.past.astype(np.float32)
+        known = scaling.known.astype(np.float32)
+        self._target_scale, self._past_scale = torch.from_numpy(target), torch.from_numpy(past)
+        self._known_scale = torch.from_numpy(known)
+
+    @property
+    def start(self) -> int:
+        """The first grid index of any series."""
+        return int(self.panel.first.min())
+
+    @property
+    def end(self) -> int:
+        """One past the last grid index with a known target."""
+        return int((self.panel.first + self.panel.history_ends).max())
+
+    def origins(self, start: int, end: int, stride: int = 1, *, observed: bool = True) -> Origins:
+        """All origins whose future lies in the grid indices from ``start`` to ``end``.
+
+        With ``observed``, only those with a whole window inside the series and with at least one
+        target known in the history and one in the future.
+        """
+        series, steps = [], []
+        for s, (a, b, first) in enumerate(_spans(self.panel)):
+            low = max(start - first, self.history if observed else 0)
+            high = min(end - first, b - a) - self.horizon
+            # Every series' origins fall on the same grid steps, whatever its first one.
+            low += -(low + first - start) % stride
+            step = np.arange(low, high + 1, stride)
+            if observed and len(step):
+                seen = np.concatenate([[0], np.cumsum(np.isfinite(self.panel.targets[a:b]).any(1))])
+                past = seen[step] > seen[step - self.history]
+                step = step[past & (seen[step + self.horizon] > seen[step])]
+            series.append(np.full(len(step), s))
+            steps.append(step)
+        return Origins(np.concatenate(series).astype(np.int64), np.concatenate(steps).astype(np.int64))
+
+    def batch(self, origins: Origins) -> Batch:
+        """Gather the windows of some origins."""
+        series = torch.from_numpy(origins.series)  # (B,)
+        origin = torch.from_numpy(origins.step)[:, None]  # (B, 1)
+        steps = origin + torch.arange(-self.history, self.horizon)  # (B, T)
+        known_now = steps < origin  # (B, T)
+        scale = self._target_scale[series][:, None]  # (B, 1, C, 2)
+
+        value, seen = self._gather(self._targets, series, steps, scale, math.inf)
+        ahead = (torch.arange(-self.history, self.horizon)).clamp(min=0)
+        lag_steps = steps - self.season * (1 + ahead // self.season)
+        lag, lag_seen = self._gather(self._targets, series, lag_steps, scale, math.inf)
+        visible = seen * known_now[..., None]
+        known, known_seen = self._gather(self._known, series, steps, self._known_scale)
+        past, past_seen = self._gather(self._past, series, steps, self._past_scale[series][:, None])
+        past_seen = past_seen * known_now[..., None]
+
+        h = self.history
+        last = _latest(value[:, :h], visible[:, :h])  # (B, C)
+        level = _latest(past[:, :h], past_seen[:, :h])  # (B, P)
+        grid = self._first[series][:, None] + steps - self._low + self.history
+        calendar = self._calendar[grid.clamp(0, len(self._calendar) - 1)]  # (B, T, F)
+        static = self._static[series][:, None].expand(-1, steps.shape[1], -1)  # (B, T, Q)
+        future = (~known_now).float()[..., None]
+        inputs = [
+            *((value - last[:, None]) * visible, visible),
+            *((lag - last[:, None]) * lag_seen, lag_seen),
+            *(known, known_seen),
+            *((past - level[:, None]) * past_seen, past_seen),
+        ]
+        joined = torch.cat([*inputs, calendar, static, future], -1)  # (B, T, I)
+
+        return Batch(joined.transpose(0, 1).contiguous(), last, level, value[:, h:], seen[:, h:])
+
+    def unscale(self, values: np.ndarray, series: np.ndarray) -> np.ndarray:
+        """Forecasts (B, horizon, C, ...) in the data's units."""
+        scale = self.scaling.target[series][:, None]  # (B, 1, C, 2)
+        scale = scale.reshape(*scale.shape[:3], *(1,) * (values.ndim - 3), 2)
+        return values * scale[..., 1] + scale[..., 0]
+
+    def truth(self, origins: Origins) -> np.ndarray:
+        """What happened (n, horizon, C) in the data's units; NaN where missing."""
+        steps = origins.step[:, None] + np.arange(self.horizon)
+        rows = self.panel.offsets[origins.series][:, None] + steps
+        inside = (steps >= 0) & (steps < np.diff(self.panel.offsets)[origins.series][:, None])
+        values = self.panel.targets[np.clip(rows, 0, len(self.panel.targets) - 1)].astype(np.float64)
+        values[~inside] = np.nan
+        return values
+
+    def _gather(
+        self, flat: Tensor, series: Tensor, steps: Tensor, scale: Tensor, limit: float = COVARIATE_LIMIT
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled values and whether they are known, (B, T, n) each; 0 where unknown or outside."""
+        inside = (steps >= 0) & (steps < self._lengths[series][:, None])
+        rows = (self._offsets[series][:, None] + steps).clamp(0, max(0, len(flat) - 1))
+        value = (flat[rows] - scale[..., 0]) / scale[..., 1]  # (B, T, n)
+        value = value.clamp(-limit, limit)
+        seen = inside[..., None] & value.isfinite()
+        return torch.where(seen, value, 0.0), seen.float()
+
+
+def _latest(values: Tensor, seen: Tensor) -> Tensor:
+    """The last known value of each column, (B, T, n) to (B, n); 0 where there is none."""
+    order = torch.arange(1, values.shape[1] + 1)[None, :, None] * seen  # (B, T, n)
+    return values.gather(1, order.argmax(1, keepdim=True)).squeeze(1) * (order.amax(1) > 0)
+
+
+def _input_names(panel: Panel, calendar: list[str]) -> list[str]:
+    """What each of the network's inputs is, in order."""
+    c, k, p = panel.target_names, panel.known_names, panel.past_names
+    pairs = [(c, "{}", "{} known"), (c, "{} a season ago", "{} a season ago known"), (k, "{}", "{} known")]
+    pairs.append((p, "{}", "{} known"))
+    names = [form.format(name) for of, *forms in pairs for form in forms for name in of]
+    return [*names, *calendar, *panel.static_names, "future"]

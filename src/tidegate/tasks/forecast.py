@@ -1,0 +1,493 @@
+"""Forecasting: a table in, quantiles of the next steps of every series out.
+
+n forecasts, h = horizon steps, C targets, Q quantiles, S series.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from tidegate.data.build import make_panel
+from tidegate.data.calendar import calendar_names
+from tidegate.data.grid import Grid
+from tidegate.data.panel import Panel
+from tidegate.data.table import read_table
+from tidegate.data.windows import Batch, Origins, Scaling, Windows
+from tidegate.errors import DataError, RunError
+from tidegate.tasks import calibration
+from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
+from tidegate.tasks.baselines import chunks, sample, scaled_truth
+from tidegate.tasks.estimator import Estimator, as_names
+from tidegate.tasks.network import ForecastNet, pinball
+from tidegate.tasks.run import MODEL, data_of, make_folder, read_config, read_model, write_config, write_model
+from tidegate.training.config import TrainingConfig
+from tidegate.training.loop import Place, train
+
+VALIDATION_WINDOWS = 2_000
+
+
+class ForecastConfig(TrainingConfig):
+    """What is forecast, from what, and how."""
+
+    target: list[str] = Field([], description="Column to forecast; repeat it for several.")
+    time: str | None = Field(None, description="Column of times; without it the rows are taken in order.")
+    series: str | None = Field(None, description="Column that names the series, when the table holds several.")
+    horizon: int = Field(24, ge=1, description="Steps to forecast.")
+    known: list[str] = Field([], description="Column known in the future too, such as a price plan.")
+    past: list[str] = Field([], description="Column known only up to now, such as another measurement.")
+    static: list[str] = Field([], description="Column that is the same in all rows of a series.")
+    frequency: str | None = Field(None, description="Step of the time grid, such as 15m, 1h, 1d, 1mo; found by itself.")
+    history: int | None = Field(None, ge=1, description="Steps read before each forecast; found from the season.")
+    season: int | None = Field(None, ge=1, description="Steps of one season; found from the step of the grid.")
+    calendar: bool = Field(True, description="Hour, weekday and day of the year as inputs.")
+    quantiles: list[float] = Field(
+        [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95], description="Levels to forecast; 0.5 is the point forecast."
+    )
+    validation: float = Field(
+        0.15, gt=0, lt=1, description="Share of the time, before the test part, that stops training."
+    )
+    test: float = Field(0.15, gt=0, lt=1, description="Share of the time, at the end, kept untouched for evaluation.")
+    windows: int = Field(8_192, ge=1, description="Windows drawn at random for each epoch.")
+    hidden_size: int = Field(64, ge=1, description="Units of each layer.")
+    num_layers: int = Field(1, ge=1, description="Layers.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate between layers and before the head.")
+    cell: Literal["lstm", "rnn"] = Field("lstm", description="The vanilla RNN is there to be compared with.")
+
+    @field_validator("target", "known", "past", "static", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("quantiles")
+    @classmethod
+    def _levels(cls, value: list[float]) -> list[float]:
+        if 0.5 not in value or len(value) < 3 or sorted(set(value)) != value or not 0 < value[0] <= value[-1] < 1:
+            raise ValueError("quantiles rise, lie between 0 and 1, and have 0.5 and one on each side of it among them")
+        return value
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.validation + self.test >= 0.9:
+            raise ValueError(
+                f"validation and test leave at least a tenth of the time to train on; given {self.validation} "
+                f"and {self.test}"
+            )
+        return self
+
+
+class Parts(NamedTuple):
+    """Grid indices that part the time: training, validation, test."""
+
+    train_end: int
+    test_start: int
+    end: int
+
+
+class _Job:
+    """What the training loop asks of a forecaster."""
+
+    def __init__(self, model: ForecastNet, windows: Windows, train: Origins, valid: Origins, config: ForecastConfig):
+        self.model, self.windows, self.train = model, windows, train
+        self.valid = sample(valid, VALIDATION_WINDOWS, config.seed)
+        self.config = config
+        self.levels = torch.tensor(config.quantiles)
+
+    def epoch(self, generator: torch.Generator) -> list[Tensor]:
+        """A random part of all windows, each at most once."""
+        drawn = torch.randperm(len(self.train), generator=generator)[: self.config.windows]
+        return list(drawn.split(self.config.batch_size))
+
+    def loss(self, model: nn.Module, indices: Tensor, device: torch.device) -> tuple[Tensor, float]:
+        """Pinball loss of the values that are known, and their number."""
+        return self._loss(model, self.train.take(indices.numpy()), device)
+
+    def validate(self, model: nn.Module, device: torch.device) -> float:
+        """Mean pinball loss in scaled units."""
+        parts = [self._loss(model, part, device) for part in chunks(self.valid, 512)]
+        return sum(float(loss) * weight for loss, weight in parts) / max(sum(weight for _, weight in parts), 1.0)
+
+    def _loss(self, model: nn.Module, origins: Origins, device: torch.device) -> tuple[Tensor, float]:
+        batch = Batch(*(x.to(device) for x in self.windows.batch(origins)))
+        loss = pinball(model(batch).float(), batch.target, self.levels.to(device)).mean(-1)  # (B, h, C)
+        weight = batch.observed.sum()
+        return (loss * batch.observed).sum() / weight.clamp(min=1), float(weight)
+
+
+class Forecaster(Estimator):
+    """Forecasts with one LSTM that reads history and future as one sequence.
+
+    Parameters
+    ----------
+    **options
+        Fields of :class:`ForecastConfig`: the same as the command line's options and the lines of
+        a ``config.toml``.
+
+    Attributes
+    ----------
+    model_ : ForecastNet
+    notes_ : list of str
+        What was done to the data, for a person.
+    training_ : Place
+        History of the training, best epoch and score.
+
+    Examples
+    --------
+    >>> model = tg.Forecaster(horizon=24, time="time_hour", series="origin")
+    >>> model.fit("weather.parquet", target="temp").predict("weather.parquet")
+    """
+
+    task: ClassVar[str] = "forecast"
+    Config = ForecastConfig
+    config: ForecastConfig
+    resolved_: ForecastConfig
+    windows_: Windows
+    scaling_: Scaling
+    panel_facts_: dict[str, Any]
+    parts_: Parts
+    calendar_: list[str]
+    notes_: list[str]
+    training_: Place
+    data_: str | None
+    folder_: Path | None
+
+    def fit(
+        self,
+        data: Any,
+        target: str | list[str] | None = None,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = False,
+    ) -> Self:
+        """Train on the first part of the time, stop by the second, leave the last untouched.
+
+        Parameters
+        ----------
+        data : path of a CSV or Parquet file, or data frame of polars or pandas
+        target : str or list of str, optional
+            Instead of the field of the same name.
+        folder : path, optional
+            A run folder for checkpoints and the trained model.
+        resume : bool
+            Go on from the folder's checkpoint.
+        progress : bool
+            Show how training goes, on standard error.
+
+        Raises
+        ------
+        DataError, ConfigError, TrainingStopped
+            With one sentence that says what is wrong, where, and what to do.
+        """
+        if target is not None:
+            self.set_params(target=as_names("target", target))
+        path = None if folder is None else make_folder(folder)
+        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
+
+    def _fit_panel(self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False) -> Self:
+        self._prepare(panel)
+        train_origins, valid_origins = self._split(self.windows_)
+        self.folder_ = path
+        if path is not None:
+            write_config(path, self.task, self.resolved_, self.data_)
+        torch.manual_seed(self.config.seed)
+        self.model_ = self._build()
+        job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
+        self.training_ = train(job, self.config, path, resume=resume, progress=progress)
+        self._calibrate()
+        if path is not None:
+            self.save(path)
+        return self
+
+    def twin(self, cell: str, windows: Windows, *, progress: bool = False) -> Forecaster:
+        """The same model with another cell, trained on the same data; kept in the run folder."""
+        path = None if self.folder_ is None else self.folder_ / f"compare-{cell}"
+        options: dict[str, Any] = self.resolved_.model_dump() | {"cell": cell}
+        if path is not None and (path / MODEL).is_file():
+            kept = Forecaster.load(path)
+            if kept.resolved_.model_dump() == options:
+                return kept
+        other = Forecaster(**options)
+        other.data_ = self.data_
+        return other._fit_panel(windows.panel, None if path is None else make_folder(path), progress=progress)
+
+    def refit(self, data: Any, *, progress: bool = False) -> Self:
+        """Train the chosen setting anew on all data, for as many epochs as were best.
+
+        Intervals keep the calibration of the model trained before, whose errors were out of sample.
+        """
+        self._check_fitted("refit")
+        panel = self._read(data, like=self.panel_facts_)
+        self.scaling_ = Scaling.fit(panel, np.iinfo(np.int64).max)
+        self.windows_ = self._windows(panel)
+        end = self.windows_.end
+        every = self.windows_.origins(self.windows_.start, end)
+        torch.manual_seed(self.config.seed)
+        self.model_ = self._build()
+        job = _Job(self.model_, self.windows_, every, every, self.config)
+        train(job, self.config, progress=progress, fixed_epochs=max(1, self.training_.best_epoch))
+        self.parts_ = Parts(end, end, end)
+        return self
+
+    def predict(self, data: Any, *, samples: int = 0, seed: int = 0) -> Any:
+        """Forecast the steps after the last known target of every series.
+
+        Parameters
+        ----------
+        data : path or data frame
+            History, and after it rows with the covariates known in the future, if there are any.
+        samples : int
+            Instead of quantiles, this many sample paths (for sums over the horizon and other
+            questions about several steps at once).
+        seed : int
+            For the paths.
+
+        Returns
+        -------
+        data frame of the kind given (polars for a file)
+            One row a series and step: ``<target>`` (the median) and ``<target>_q0.1`` and so on; with
+            ``samples`` one row a series, path and step.
+        """
+        self._check_fitted("predict")
+        panel = self._read(data, like=self.panel_facts_).extend(self.config.horizon)
+        windows = self._windows(panel)
+        origins = Origins(np.arange(len(panel.names)), panel.history_ends.astype(np.int64))
+        quantiles = calibration.apply(self.quantiles(windows, origins), self.calibration_["corrections"])
+        if samples:
+            scores = self.calibration_["scores"]
+            values = calibration.sample_paths(quantiles, scores, self.config.quantiles, samples, seed)
+            values = windows.unscale(values.swapaxes(1, 2).swapaxes(2, 3), origins.series)  # (S, h, C, samples)
+        else:
+            values = windows.unscale(quantiles, origins.series)  # (S, h, C, Q)
+        frame = self._frame(panel, origins, values, samples)
+        return frame.to_pandas() if _is_pandas(data) else frame
+
+    def evaluate(self, data: Any = None, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
+        """Rolling-origin backtest on the untouched last part, beside baselines.
+
+        Parameters
+        ----------
+        data : path or data frame, optional
+            Instead of the data of ``fit``; what lies after the start of the test part is scored.
+        compare : sequence of "rnn" or "lstm"
+            Cells to train the same model with, and to put beside it.
+        progress : bool
+
+        Returns
+        -------
+        dict
+            As :func:`tidegate.tasks.backtest.evaluate`.
+        """
+        return evaluate(self.backtest(data, compare=compare, progress=progress), self.config.seed)
+
+    def backtest(self, data: Any = None, *, compare: Sequence[str] = (), progress: bool = False) -> Backtest:
+        """The forecasts that ``evaluate`` scores."""
+        self._check_fitted("evaluate")
+        return run_backtest(self, data, compare=compare, progress=progress)
+
+    def windows_for(self, data: Any = None) -> Windows:
+        """Windows over a table, or over the data of ``fit`` (read again after ``load``)."""
+        if data is None and getattr(self, "windows_", None) is not None:
+            return self.windows_
+        if data is None and self.data_ is None:
+            raise DataError("evaluate needs data: this model was fitted on a data frame, which it does not keep")
+        return self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.toml`` and ``model.safetensors``."""
+        self._check_fitted("save")
+        path = make_folder(folder)
+        write_config(path, self.task, self.resolved_, self.data_)
+        tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
+        tensors |= self.scaling_.tensors()
+        tensors |= {f"calibration.{k}": torch.from_numpy(v) for k, v in self.calibration_.items()}
+        facts = {
+            "series": self.scaling_.names,
+            "panel": self.panel_facts_,
+            "parts": self.parts_,
+            "calendar": self.calendar_,
+            "training": dataclasses.asdict(self.training_) | {"best": float(self.training_.best)},
+            "notes": self.notes_,
+        }
+        write_model(path, self.task, tensors, facts)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run folder.
+
+        Raises
+        ------
+        RunError
+            If it is missing, damaged, of another task or of a later version.
+        """
+        tensors, facts = read_model(folder, cls.task)
+        config = read_config(folder, cls.Config)
+        self = cls(**config.model_dump())
+        try:
+            self.resolved_ = config
+            self.panel_facts_, self.calendar_, self.notes_ = facts["panel"], facts["calendar"], facts["notes"]
+            self.parts_, self.folder_ = Parts(*facts["parts"]), Path(folder)
+            self.data_ = None if (data := data_of(folder)) is None else str(data)
+            self.training_ = Place(**facts["training"])
+            self.scaling_ = Scaling.from_tensors(tensors, facts["series"])
+            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("corrections", "scores")}
+            self.model_ = self._build()
+            weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+            self.model_.load_state_dict(weights)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({error})") from None
+        self.model_.eval()
+        return self
+
+    # -- from a table to windows ----------------------------------------------------------------
+
+    def _read(self, data: Any, like: dict[str, Any] | None = None) -> Panel:
+        """The panel of a table; ``like`` is the training panel's facts."""
+        c = self.config
+        named = [name for name in (c.time, c.series) if name]
+        columns = [*c.target, *c.known, *c.past, *c.static, *named]
+        table = read_table(data, columns, text=[c.series] if c.series else [])
+        options: dict[str, Any] = {"frequency": c.frequency}
+        if like is not None:
+            options = {"grid": Grid.from_dict(like["grid"]), "categories": like["categories"]}
+        return make_panel(
+            table,
+            target=c.target,
+            time=c.time,
+            series=c.series,
+            known=c.known,
+            past=c.past,
+            static=c.static,
+            **options,
+        )
+
+    def _prepare(self, panel: Panel) -> None:
+        """Choose season and history, part the time, fit the scaling."""
+        c = self.config
+        season = c.season or panel.grid.default_season()
+        history = c.history or max(7 * season if season > 1 else 0, 3 * c.horizon, 8)
+        longest = int(panel.history_ends.max())
+        if c.history is None:
+            history = max(1, min(history, longest // 3))
+        self.resolved_ = c.model_copy(update={"season": season, "history": history})
+        low, end = int(panel.first.min()), int((panel.first + panel.history_ends).max())
+        span = end - low
+        if history + c.horizon > longest:
+            raise DataError(
+                f"the horizon of {c.horizon} and the history of {history} steps need {history + c.horizon} steps in a "
+                f"row, and the longest series has {longest}; lower --horizon or --history, or bring more data"
+            )
+        self.parts_ = Parts(low + round(span * (1 - c.test - c.validation)), low + round(span * (1 - c.test)), end)
+        self.panel_facts_ = {"grid": panel.grid.to_dict(), "categories": panel.categories}
+        self.notes_ = list(panel.notes)
+        names = calendar_names(panel.grid) if c.calendar else []
+        steps = self.parts_.train_end - low
+        # A cycle seen less than twice says nothing about its return.
+        periods = {name: _period(panel.grid, name) for name in names}
+        self.calendar_ = [name for name in names if 2 * periods[name] <= steps]
+        self.scaling_ = Scaling.fit(panel, self.parts_.train_end)
+        self.windows_ = self._windows(panel)
+
+    def _windows(self, panel: Panel) -> Windows:
+        c = self.resolved_
+        assert c.history is not None
+        assert c.season is not None
+        return Windows(panel, self.scaling_.for_panel(panel), c.history, c.horizon, c.season, self.calendar_)
+
+    def _split(self, windows: Windows) -> tuple[Origins, Origins]:
+        """Origins to train on and to stop by; says which series are too short."""
+        panel, parts = windows.panel, self.parts_
+        low = windows.start
+        train_origins = windows.origins(low, parts.train_end)
+        valid_origins = windows.origins(parts.train_end, parts.test_start)
+        need = windows.history + windows.horizon
+        short = [name for s, name in enumerate(panel.names) if panel.length(s) < need]
+        if short:
+            shown = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+            self.notes_.append(f"skipped {len(short)} series shorter than one window of {need} steps: {shown}")
+        flat = [name for s, name in enumerate(panel.names) if _constant(panel.targets[panel.slice(s)])]
+        if flat:
+            shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
+            self.notes_.append(f"{len(flat)} series never change, which leaves nothing to learn there: {shown}")
+        if len(train_origins) == 0 or len(valid_origins) == 0:
+            part, steps = "training", parts.train_end - low
+            if len(train_origins):
+                part, steps = "validation", parts.test_start - parts.train_end
+            raise DataError(
+                f"no series has a whole window of {need} steps (history {windows.history} + horizon "
+                f"{windows.horizon}) with known targets for the {part} part, which has {steps} steps; lower "
+                "--history or --horizon, change --validation and --test, or bring more data"
+            )
+        return train_origins, valid_origins
+
+    # -- the model --------------------------------------------------------------------------------
+
+    def _build(self) -> ForecastNet:
+        c = self.resolved_
+        static = self.scaling_.static.shape[0]
+        inputs = 4 * len(c.target) + 2 * (len(c.known) + len(c.past)) + len(self.calendar_) + static + 1
+        return ForecastNet(
+            inputs, len(c.target), c.quantiles, c.horizon, c.hidden_size, c.num_layers, c.dropout, c.cell
+        )
+
+    @torch.no_grad()
+    def quantiles(self, windows: Windows, origins: Origins) -> np.ndarray:
+        """Uncorrected quantiles (n, h, C, Q) in scaled units."""
+        self.model_.eval()
+        parts = [self.model_(windows.batch(part)).numpy() for part in chunks(origins, 512)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def _calibrate(self) -> None:
+        """Corrections and the shape of errors, from forecasts of the parts not trained on."""
+        origins = self.windows_.origins(self.parts_.train_end, self.parts_.end, self.config.horizon)
+        quantiles, truth = self.quantiles(self.windows_, origins), scaled_truth(self.windows_, origins)
+        correction = calibration.corrections(truth[..., None] - quantiles, self.config.quantiles)
+        scores = calibration.normal_scores(calibration.apply(quantiles, correction), truth, self.config.quantiles)
+        self.calibration_ = {"corrections": correction, "scores": scores}
+
+    def _frame(self, panel: Panel, origins: Origins, values: np.ndarray, samples: int) -> pl.DataFrame:
+        """Forecasts as a long table: (S, h, C, Q or samples)."""
+        count, h = values.shape[:2]
+        index = (panel.first[origins.series] + origins.step)[:, None] + np.arange(h)  # (S, h)
+        stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
+        columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
+        if panel.series_name is not None:
+            columns.insert(0, pl.Series(panel.series_name, np.repeat(panel.names, h)))
+        frame = pl.DataFrame(columns)
+        if samples:
+            paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
+            flat = values.transpose(3, 0, 1, 2).reshape(samples * count * h, -1)
+            return paths.with_columns(pl.Series(name, flat[:, c]) for c, name in enumerate(panel.target_names))
+        levels = self.config.quantiles
+        for c, name in enumerate(panel.target_names):
+            flat = values[:, :, c].reshape(count * h, -1)
+            frame = frame.with_columns(
+                pl.Series(name, flat[:, levels.index(0.5)]),
+                *(pl.Series(f"{name}_q{q:g}", flat[:, k]) for k, q in enumerate(levels)),
+            )
+        return frame
+
+
+def _period(grid: Grid, name: str) -> float:
+    for period in ("day", "week", "year"):
+        if name.startswith({"day": "hour", "week": "week", "year": "year"}[period]):
+            return grid.steps_per(period)
+    raise KeyError(name)
+
+
+def _constant(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values).all(1)]
+    return len(known) > 0 and bool((known == known[0]).all())
+
+
+def _is_pandas(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas"

@@ -1,0 +1,78 @@
+"""The forecaster's network: one LSTM over history and future as one sequence.
+
+T = history + horizon steps, B windows, I inputs, H hidden units, C targets, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.data.windows import Batch
+from tidegate.layer import LSTM, RNN
+
+
+class ForecastNet(nn.Module):
+    """Reads the history, runs on through the future, and gives quantiles at each future step.
+
+    The long-term memory runs from the first step of the history to the last step of the future;
+    the head sees the short-term memory of each future step. What it says is an addition to the
+    last value observed, in scaled units.
+
+    Parameters
+    ----------
+    inputs, targets : int
+        I and C.
+    quantiles : sequence of float
+        Increasing, 0.5 among them.
+    horizon, hidden_size, num_layers, dropout
+        Steps of the future, H, layers, and the rate between layers and before the head.
+    cell : "lstm" or "rnn"
+        The vanilla RNN is there to be compared with.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        targets: int,
+        quantiles: Sequence[float],
+        horizon: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        cell: str,
+    ) -> None:
+        super().__init__()
+        self.horizon, self.targets = horizon, targets
+        self.median = list(quantiles).index(0.5)
+        kind = LSTM if cell == "lstm" else RNN
+        between = dropout if num_layers > 1 else 0.0
+        init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
+        self.recurrent = kind(inputs, hidden_size, num_layers, dropout=between, init=init)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden_size, targets * len(quantiles))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Quantiles (B, horizon, C, Q) in scaled units, increasing along Q."""
+        hidden, _ = self.recurrent(batch.inputs)  # (T, B, H)
+        ahead = self.dropout(hidden[-self.horizon :])  # (horizon, B, H)
+        raw = self.head(ahead).transpose(0, 1).unflatten(-1, (self.targets, -1))  # (B, horizon, C, Q)
+        return non_crossing(raw, self.median) + batch.last[:, None, :, None]
+
+
+def non_crossing(raw: Tensor, median: int) -> Tensor:
+    """The middle value is free, each further one is a positive distance beyond the one before."""
+    middle = raw[..., median : median + 1]
+    above = middle + F.softplus(raw[..., median + 1 :]).cumsum(-1)
+    below = middle - F.softplus(raw[..., :median]).flip(-1).cumsum(-1).flip(-1)
+    return torch.cat([below, middle, above], -1)
+
+
+def pinball(forecast: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
+    """Quantile loss of (..., Q) forecasts for (...) truths (Koenker & Bassett 1978)."""
+    error = truth.unsqueeze(-1) - forecast
+    return torch.maximum(levels * error, (levels - 1) * error)

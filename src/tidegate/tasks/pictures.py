@@ -1,0 +1,168 @@
+"""Forecasts against truth, as a PNG and as a page that works offline."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tidegate.data.atomic import atomic_write
+from tidegate.tasks.backtest import Backtest
+from tidegate.tasks.metrics import intervals
+
+MOST_PANELS = 4
+BLUE, DARK = "#1f5fa8", "#1b1b1b"
+SHADES = ["#dfe9f5", "#bcd2ea", "#93b6dc", *["#7aa5d3"] * 20]  # the widest interval first
+
+
+class _Panel(NamedTuple):
+    """One series and target: the truth, and forecasts that follow each other without overlap."""
+
+    title: str
+    time: np.ndarray  # (t,)
+    truth: np.ndarray  # (t,)
+    forecasts: list[tuple[np.ndarray, np.ndarray]]  # times (h,), quantiles (h, Q)
+
+
+def _panels(test: Backtest, model: str, days: int = 10) -> list[_Panel]:
+    """The last forecasts of a few series: at most so many, one after the other."""
+    panel, h = test.windows.panel, test.windows.horizon
+    quantiles, found = test.quantiles[model], []
+    for s in np.unique(test.origins.series)[:MOST_PANELS]:
+        rows = np.flatnonzero(test.origins.series == s)
+        chosen, free = [], None
+        for row in rows[::-1]:  # from the last one back
+            if free is None or test.origins.step[row] + h <= free:
+                chosen.append(row)
+                free = test.origins.step[row]
+            if len(chosen) == days:
+                break
+        chosen = chosen[::-1]
+        begin = max(0, int(test.origins.step[chosen[0]]) - 2 * h)
+        stop = int(test.origins.step[chosen[-1]]) + h
+        at = panel.slice(int(s))
+        times = panel.timestamps(int(s))
+        for c, target in enumerate(panel.target_names[: max(1, MOST_PANELS // 2)]):
+            title = f"{target}, {panel.names[s]}" if panel.names[s] else target
+            pieces = [(times[test.origins.step[r] : test.origins.step[r] + h], quantiles[r, :, c]) for r in chosen]
+            found.append(_Panel(title, times[begin:stop], panel.targets[at][begin:stop, c], pieces))
+    return found[:MOST_PANELS]
+
+
+def draw_forecasts(test: Backtest, folder: Path, model: str) -> list[Path]:
+    """Write ``forecasts.png`` and ``forecasts.html``."""
+    panels = _panels(test, model)
+    wide = intervals(test.levels)
+    png, html = folder / "forecasts.png", folder / "forecasts.html"
+    with atomic_write(png) as file:
+        file.write(_png(panels, test.levels, wide, model))
+    with atomic_write(html) as file:
+        file.write(_html(panels, test.levels, wide, model).encode())
+    return [png, html]
+
+
+def _png(panels: list[_Panel], levels: list[float], wide: list[tuple[float, float]], model: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.6 + 2.6 * len(panels)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axis, panel in zip(axes, panels, strict=True):
+        for k, (times, q) in enumerate(panel.forecasts):
+            for rank, (low, high) in enumerate(wide):
+                axis.fill_between(
+                    times,
+                    q[:, levels.index(low)],
+                    q[:, levels.index(high)],
+                    color=SHADES[rank],
+                    linewidth=0,
+                    label=f"{round(100 * (high - low))}% interval" if k == 0 else None,
+                )
+            label = f"{model} forecast, median" if k == 0 else None
+            axis.plot(times, q[:, levels.index(0.5)], color=BLUE, linewidth=1.6, label=label)
+        axis.plot(panel.time, panel.truth, color=DARK, linewidth=1.0, label="what happened")
+        axis.set_title(panel.title, loc="left", fontsize=11)
+        axis.margins(x=0.01)
+        axis.grid(color="#e4e4e4", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        if np.issubdtype(panel.time.dtype, np.datetime64):
+            locator = AutoDateLocator()
+            axis.xaxis.set_major_locator(locator)
+            axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, fontsize=9, frameon=False)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, float]], model: str) -> str:
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure: Any = make_subplots(
+        rows=len(panels),
+        cols=1,
+        subplot_titles=[_escape(p.title) for p in panels],
+        vertical_spacing=0.3 / (len(panels) + 2),
+    )
+    for row, panel in enumerate(panels, 1):
+        first = row == 1
+        for k, (times, q) in enumerate(panel.forecasts):
+            for rank, (low, high) in enumerate(wide):
+                name = f"{round(100 * (high - low))}% interval"
+                figure.add_trace(
+                    go.Scatter(
+                        x=np.concatenate([times, times[::-1]]),
+                        y=np.concatenate([q[:, levels.index(high)], q[::-1, levels.index(low)]]),
+                        fill="toself",
+                        fillcolor=SHADES[rank],
+                        line={"width": 0},
+                        hoverinfo="skip",
+                        name=name,
+                        legendgroup=name,
+                        showlegend=first and k == 0,
+                    ),
+                    row=row,
+                    col=1,
+                )
+            figure.add_trace(
+                go.Scatter(
+                    x=times,
+                    y=q[:, levels.index(0.5)],
+                    line={"color": BLUE, "width": 2},
+                    name=f"{model} forecast, median",
+                    legendgroup="median",
+                    showlegend=first and k == 0,
+                ),
+                row=row,
+                col=1,
+            )
+        figure.add_trace(
+            go.Scatter(
+                x=panel.time,
+                y=panel.truth,
+                line={"color": DARK, "width": 1.2},
+                name="what happened",
+                legendgroup="truth",
+                showlegend=first,
+            ),
+            row=row,
+            col=1,
+        )
+    figure.update_layout(
+        template="plotly_white",
+        height=140 + 280 * len(panels),
+        title="Forecasts of the untouched last part, each made with what was known at its start",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 1, "xanchor": "right"},
+        margin={"l": 50, "r": 20, "t": 110, "b": 40},
+    )
+    return figure.to_html(include_plotlyjs=True, full_html=True)
+
+
+def _escape(text: str) -> str:
+    """Names come from the user's table; they are shown, never run."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

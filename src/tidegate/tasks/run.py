@@ -1,0 +1,100 @@
+"""The run folder: what every task writes, and reads again later.
+
+``config.toml`` (complete), ``model.safetensors`` (weights, scaling and facts), ``metrics.json``,
+``history.csv``, pictures, and a card ``README.md``. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import tidegate
+from tidegate.config import Config, read_toml
+from tidegate.data.atomic import atomic_write, why
+from tidegate.errors import ConfigError, RunError
+from tidegate.training.checkpoint import load_tensors, save_tensors
+
+FORMAT = 1
+MODEL, CONFIG, METRICS, CARD = "model.safetensors", "config.toml", "metrics.json", "README.md"
+SOURCE = "data.json"
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a run's folder, with a sentence for a person where that fails."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {why(error)}") from None
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_config(folder: Path, task: str, config: Config, data: str | None) -> None:
+    """``config.toml``: every option, under a comment that says who wrote it; ``data.json``: the table's path."""
+    write_text(folder / SOURCE, json.dumps({"data": data}) + "\n")
+    write_text(folder / CONFIG, f"# tidegate {tidegate.__version__}, task {task}\n{config.to_toml()}")
+
+
+def write_model(folder: Path, task: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """``model.safetensors``: tensors, and facts as JSON in its header."""
+    head = {"format": FORMAT, "version": tidegate.__version__, "task": task}
+    save_tensors(folder / MODEL, tensors, head | dict(facts))
+
+
+def read_model(folder: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a run.
+
+    Raises
+    ------
+    RunError
+        If the folder is missing, damaged, of another task or of a later version.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}")
+    tensors, facts = load_tensors(folder / MODEL)
+    if facts.get("task") != task:
+        kind = facts.get("task", "something else")
+        raise RunError(f"{folder} is a run of another kind: it holds {kind!r}, and {task!r} was asked for")
+    if not isinstance(facts.get("format"), int) or facts["format"] > FORMAT:
+        raise RunError(
+            f"{folder} was written by tidegate {facts.get('version')}, whose run folders this version "
+            f"({tidegate.__version__}) cannot read; install that version or a later one"
+        )
+    return tensors, facts
+
+
+def read_config(folder: str | Path, kind: type[Config]) -> Any:
+    """The configuration of a run."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise RunError(f"{folder} has no {CONFIG}: it is not a run folder of tidegate")
+    try:
+        return kind.make(**read_toml(path))
+    except ConfigError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def data_of(folder: str | Path) -> Path | None:
+    """The table that a run was trained on, where that was a file."""
+    try:
+        data = json.loads((Path(folder) / SOURCE).read_text())["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(data) if isinstance(data, str) else None
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """``metrics.json``."""
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,264 @@
+"""The training loop: Accelerate underneath, checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tidegate.data.atomic import atomic_write
+from tidegate.errors import ConfigError, TidegateError
+from tidegate.training.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, save_tensors
+from tidegate.training.config import TrainingConfig
+from tidegate.training.progress import Progress
+
+CHECKPOINT = "checkpoint.safetensors"
+HISTORY = "history.csv"
+
+
+class TrainingStopped(TidegateError):
+    """Training ended before its time; the message says why and how to go on."""
+
+
+class Job(Protocol):
+    """What a task hands to the loop."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained, in place."""
+
+    def epoch(self, generator: torch.Generator) -> list[Tensor]:
+        """Indices of one epoch's examples, a tensor a batch; the same for the same generator."""
+
+    def loss(self, model: nn.Module, indices: Tensor, device: torch.device) -> tuple[Tensor, float]:
+        """Mean loss over a batch, and how much it weighs."""
+
+    def validate(self, model: nn.Module, device: torch.device) -> float:
+        """The score that decides when to stop; lower is better."""
+
+
+@dataclass
+class Place:
+    """Where training stands; all of it is in the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    weight_sum: float = 0.0
+    best: float = math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    job: Job,
+    config: TrainingConfig,
+    folder: Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    fixed_epochs: int | None = None,
+) -> Place:
+    """Train ``job.model`` in place; at the end it holds the weights of the best epoch.
+
+    Parameters
+    ----------
+    job : Job
+    config : TrainingConfig
+    folder : Path, optional
+        Where checkpoints and ``history.csv`` go; without it nothing is written.
+    resume : bool
+        Go on from the folder's checkpoint, if there is one, to the very weights that an
+        uninterrupted run would have had (same machine, threads and number of processes).
+    progress : bool
+        Show a progress bar on a terminal, or a line an epoch elsewhere.
+    fixed_epochs : int, optional
+        Stop after so many epochs and keep the last weights (refitting on all data).
+
+    Raises
+    ------
+    TrainingStopped
+        If the loss is not finite.
+    KeyboardInterrupt
+        After Ctrl-C, once a checkpoint is written.
+    """
+    if config.precision == "fp16" and (config.cpu or not torch.cuda.is_available()):
+        raise ConfigError("precision fp16 needs a GPU; on a CPU take bf16 or no")
+    accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    device = accelerator.device
+    torch.manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(
+        job.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
+    )
+    per_epoch = len(job.epoch(_generator(config.seed, 0)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(config.epochs * per_epoch))
+    model, optimizer = accelerator.prepare(job.model, optimizer)
+    plain = accelerator.unwrap_model(model)
+
+    place = Place()
+    best = _snapshot(plain)
+    path = None if folder is None else folder / CHECKPOINT
+    if resume and path is not None and path.exists():
+        place, best = _restore(path, plain, optimizer.optimizer, schedule)
+
+    def checkpoint() -> None:
+        if path is not None and accelerator.is_main_process:
+            _save(path, plain, best, optimizer.optimizer, schedule, place)
+
+    last = fixed_epochs or config.epochs
+    saved = time.monotonic()
+    with Progress(last, per_epoch, enabled=progress and accelerator.is_main_process) as bar:
+        try:
+            while place.epoch < last and not _stale(place, config, fixed_epochs):
+                started = time.monotonic()
+                batches = job.epoch(_generator(config.seed, place.epoch))
+                for indices in _share(batches[place.batch :], accelerator):
+                    loss, weight = _step(job, model, optimizer, schedule, accelerator, indices, device, config)
+                    if not math.isfinite(loss):
+                        raise TrainingStopped(_not_finite(loss, place, path))
+                    place.loss_sum += loss * weight
+                    place.weight_sum += weight
+                    place.batch += 1
+                    bar.batch(place)
+                    if time.monotonic() - saved > config.checkpoint_seconds:
+                        checkpoint()
+                        saved = time.monotonic()
+                score = _validate(job, plain, device)
+                place.seconds += time.monotonic() - started
+                if score < place.best or fixed_epochs is not None:
+                    place.best, place.best_epoch, best = score, place.epoch + 1, _snapshot(plain)
+                place.history.append(_row(place, score, schedule))
+                bar.epoch(place, score)
+                place.epoch, place.batch, place.loss_sum, place.weight_sum = place.epoch + 1, 0, 0.0, 0.0
+                checkpoint()
+                if folder is not None and accelerator.is_main_process:
+                    _write_history(folder / HISTORY, place.history)
+        except KeyboardInterrupt:
+            checkpoint()
+            raise
+    plain.load_state_dict(best)
+    plain.to("cpu")
+    accelerator.free_memory()
+    return place
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed << 20) + epoch)
+
+
+def _warm_cosine(steps: int) -> Callable[[int], float]:
+    """Warm up over the first 5% of the steps, then fall as half a cosine to 2%."""
+    warm = max(1, steps // 20)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor
+
+
+def _share(batches: list[Tensor], accelerator: Accelerator) -> Iterator[Tensor]:
+    """This process's part of every batch."""
+    for indices in batches:
+        part = indices[accelerator.process_index :: accelerator.num_processes]
+        yield part if len(part) else indices[:1]
+
+
+def _step(
+    job: Job,
+    model: nn.Module,
+    optimizer: Any,
+    schedule: Any,
+    accelerator: Accelerator,
+    indices: Tensor,
+    device: torch.device,
+    config: TrainingConfig,
+) -> tuple[float, float]:
+    model.train()
+    optimizer.zero_grad()
+    with accelerator.autocast():
+        loss, weight = job.loss(model, indices, device)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(model.parameters(), config.clip)
+    optimizer.step()
+    schedule.step()
+    return float(loss.detach()), weight
+
+
+@torch.no_grad()
+def _validate(job: Job, model: nn.Module, device: torch.device) -> float:
+    model.eval()
+    return job.validate(model, device)
+
+
+def _stale(place: Place, config: TrainingConfig, fixed_epochs: int | None) -> bool:
+    return fixed_epochs is None and place.best_epoch > 0 and place.epoch - place.best_epoch >= config.patience
+
+
+def _row(place: Place, score: float, schedule: Any) -> dict[str, float]:
+    return {
+        "epoch": place.epoch + 1,
+        "loss": place.loss_sum / max(place.weight_sum, 1e-12),
+        "validation": score,
+        "learning_rate": schedule.get_last_lr()[0],
+        "seconds": round(place.seconds, 3),
+    }
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _save(
+    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer, schedule: Any, place: Place
+) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    state, facts = flatten_optimizer(optimizer)
+    tensors |= state | {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    steps = {"last_epoch": schedule.last_epoch, "last_lr": schedule.get_last_lr()}
+    save_tensors(path, tensors, {"place": vars(place), "optimizer": facts, "schedule": steps})
+
+
+def _restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any
+) -> tuple[Place, dict[str, Tensor]]:
+    tensors, facts = load_tensors(path)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    restore_optimizer(optimizer, tensors, facts["optimizer"])
+    schedule.last_epoch = facts["schedule"]["last_epoch"]
+    schedule._last_lr = facts["schedule"]["last_lr"]
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return Place(**facts["place"]), {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+
+
+def _not_finite(loss: float, place: Place, path: Path | None) -> str:
+    kept = f"; the last good checkpoint is {path}" if path is not None and path.exists() else ""
+    return (
+        f"training stopped: the loss is {loss} at epoch {place.epoch + 1}, batch {place.batch + 1}{kept}. "
+        "Lower --learning-rate or --clip, or look for extreme values in the data"
+    )
