@@ -63,10 +63,19 @@ typedef struct tg_lstm {
   void *d_w_ch[2];                                        /* S (3, H), optional */
 } tg_lstm;
 
-enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2 };
+enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2, TG_STALE = 3 };
 
+/* With `packed`, the weights given beside it are sampled: TG_STALE, and nothing is done, where the
+ * packed ones were made from others. Without them (all w_ih, w_hh null) packed weights stand alone.
+ * h_n may be output's last step. */
 TG_API int tg_forward(const tg_lstm *call);
 TG_API int tg_backward(const tg_lstm *call);
+
+/* One step through a stack of one-directional layers: `calls` holds a prepared call for each, whose
+ * arrays are replaced by these: x (B, I), h_0, c_0, h_n and c_n (layers, B, H), reset (B,) or null,
+ * output (B, H). */
+TG_API int tg_step(const tg_lstm *calls, int64_t layers, const void *x, const void *h_0, const void *c_0,
+                   const uint8_t *reset, void *output, void *h_n, void *c_n);
 
 /* One row of saved gates, in elements: 4H, with H rounded up to whole vectors. */
 TG_API int64_t tg_gate_width(int64_t dtype, int64_t H);
@@ -74,9 +83,6 @@ TG_API int64_t tg_gate_width(int64_t dtype, int64_t H);
 /* Weights of all directions as the forward kernels read them; tg_pack fills that many bytes. */
 TG_API int64_t tg_packed_bytes(const tg_lstm *call);
 TG_API int tg_pack(const tg_lstm *call, void *packed);
-
-/* The same content gives the same number, whichever thread count or instruction set. */
-TG_API uint64_t tg_hash(const void *data, int64_t bytes);
 
 /* Instruction sets: the names this build and this processor can run, joined by commas, fastest
  * first; the one in use; and a change of it (0 if unknown). */

@@ -97,6 +97,26 @@ int tg_forward(const tg_lstm* call) {
   return current()->kernels->forward(*call);
 }
 
+int tg_step(const tg_lstm* calls, int64_t layers, const void* x, const void* h_0, const void* c_0,
+            const uint8_t* reset, void* output, void* h_n, void* c_n) {
+  for (int64_t n = 0; n < layers; ++n) {
+    tg_lstm call = calls[n];
+    const int64_t units = call.B * call.H;
+    const int64_t h = n * units * (call.dtype == TG_FLOAT64 ? 8 : call.dtype == TG_FLOAT32 ? 4 : 2);
+    const int64_t c = n * units * (call.dtype == TG_FLOAT64 ? 8 : 4);
+    call.x = x;
+    call.h_0 = static_cast<const char*>(h_0) + h;
+    call.c_0 = static_cast<const char*>(c_0) + c;
+    call.h_n = static_cast<char*>(h_n) + h;
+    call.c_n = static_cast<char*>(c_n) + c;
+    call.output = n + 1 < layers ? call.h_n : output;
+    call.reset = reset;
+    if (int code = tg_forward(&call)) return code;
+    x = call.output;
+  }
+  return TG_OK;
+}
+
 int tg_backward(const tg_lstm* call) {
   if (!valid(call) || (call->T > 0 && call->B > 0 && (!call->gates || !call->cells))) return TG_BAD_CALL;
   return current()->kernels->backward(*call);
@@ -108,28 +128,6 @@ int64_t tg_packed_bytes(const tg_lstm* call) { return valid(call) ? current()->k
 
 int tg_pack(const tg_lstm* call, void* packed) {
   return valid(call) ? current()->kernels->pack(*call, packed) : TG_BAD_CALL;
-}
-
-// Four lanes of multiply and rotate over words: as fast as memory, and any changed bit changes it.
-uint64_t tg_hash(const void* data, int64_t bytes) {
-  const uint64_t M = 0x9E3779B97F4A7C15u;
-  uint64_t lane[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-  auto p = static_cast<const char*>(data);
-  int64_t n = 0;
-  for (; n + 64 <= bytes; n += 64)
-    for (int k = 0; k < 8; ++k) {
-      uint64_t word;
-      std::memcpy(&word, p + n + 8 * k, 8);
-      uint64_t mixed = (lane[k] ^ word) * M;
-      lane[k] = mixed ^ (mixed >> 29);
-    }
-  uint64_t result = (uint64_t)bytes;
-  for (; n < bytes; ++n) result = (result ^ (unsigned char)p[n]) * M;
-  for (uint64_t l : lane) {
-    result = (result ^ l) * M;
-    result ^= result >> 32;
-  }
-  return result;
 }
 
 const char* tg_isa_names(void) {

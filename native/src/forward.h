@@ -314,8 +314,8 @@ void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowG
   }
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;
-    std::memcpy(static_cast<S*>(p.h_n) + to, m.h[i] + unit0, (unit1 - unit0) * sizeof(S));
-    std::memcpy(static_cast<A*>(p.c_n) + to, m.c[i] + unit0, (unit1 - unit0) * sizeof(A));
+    std::memmove(static_cast<S*>(p.h_n) + to, m.h[i] + unit0, (unit1 - unit0) * sizeof(S));
+    std::memmove(static_cast<A*>(p.c_n) + to, m.c[i] + unit0, (unit1 - unit0) * sizeof(A));
   }
 }
 

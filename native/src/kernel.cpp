@@ -10,9 +10,42 @@ namespace tg {
 namespace TG_ISA {
 namespace {
 
+// Packed weights end with a fingerprint of what they were made from.
+template <class S>
+int64_t weight_bytes(const tg_lstm& p) {
+  return PackedWeights<S>::bytes(Sizes<S>(p)) * p.D;
+}
 template <class S>
 int64_t packed_bytes(const tg_lstm& p) {
-  return PackedWeights<S>::bytes(Sizes<S>(p)) * p.D;
+  return weight_bytes<S>(p) + 64;
+}
+
+// Words spread over an array; whoever rewrites it as a whole changes one of them.
+uint64_t sample(uint64_t sum, const void* data, int64_t bytes) {
+  constexpr int64_t WORDS = 8;
+  if (!data || bytes < 2) return sum * 31 + 7;
+  const int64_t step = bytes / 2 / WORDS > 0 ? bytes / 2 / WORDS : 1;
+  for (int64_t n = 0; n < bytes / 2; n += step) {
+    uint16_t word;
+    std::memcpy(&word, static_cast<const char*>(data) + 2 * n, 2);
+    sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
+    sum ^= sum >> 31;
+  }
+  return sum;
+}
+
+template <class S>
+uint64_t fingerprint(const tg_lstm& p) {
+  uint64_t sum = (uint64_t)VECTOR_BYTES * 4 + (uint64_t)p.dtype;
+  const int64_t gates = 4 * p.H * (int64_t)sizeof(S);
+  for (int d = 0; d < p.D; ++d) {
+    sum = sample(sum, p.w_ih[d], gates * p.I);
+    sum = sample(sum, p.w_hh[d], gates * p.H);
+    sum = sample(sum, p.b_ih[d], gates);
+    sum = sample(sum, p.b_hh[d], gates);
+    sum = sample(sum, p.w_ch[d], 3 * p.H * (int64_t)sizeof(S));
+  }
+  return sum;
 }
 
 // Thread `thread`'s share of packing all directions.
@@ -28,6 +61,8 @@ template <class S>
 int pack(const tg_lstm& p, void* packed) {
   auto body = [&](int thread, int threads) { pack_share<S>(p, packed, thread, threads); };
   run_parallel(body, packed_bytes<S>(p) > (1 << 20) ? (int)p.threads : 1);
+  uint64_t made_from = fingerprint<S>(p);
+  std::memcpy(static_cast<char*>(packed) + weight_bytes<S>(p), &made_from, sizeof made_from);
   return TG_OK;
 }
 
@@ -42,6 +77,11 @@ struct Scratch {
 template <class S>
 int forward(const tg_lstm& p) {
   Sizes<S> z(p);
+  if (p.packed && p.w_ih[0]) {
+    uint64_t made_from;
+    std::memcpy(&made_from, static_cast<const char*>(p.packed) + weight_bytes<S>(p), sizeof made_from);
+    if (made_from != fingerprint<S>(p)) return TG_STALE;
+  }
   int threads = (int)useful_threads<S>(p, false);
   Order order;
   Barrier *all, *teams;
@@ -52,7 +92,7 @@ int forward(const tg_lstm& p) {
     teams = arena.take<Barrier>(threads);
     order.take(arena, z.B);
     count = arena.take<int32_t>(p.lengths ? z.T + 1 : 0);
-    packed = arena.take<char>(p.packed ? 0 : packed_bytes<S>(p));
+    packed = arena.take<char>(p.packed ? 0 : weight_bytes<S>(p));
     return arena.used;
   };
   Scratch shared(lay_out({nullptr}));

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tidegate import init, ops
     from tidegate.layer import LSTM, RNN
     from tidegate.state import State
+    from tidegate.streaming import Streamer
     from tidegate.tasks.forecast import Forecaster
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ _PUBLIC = {
     "LSTM": "tidegate.layer",
     "RNN": "tidegate.layer",
     "State": "tidegate.state",
+    "Streamer": "tidegate.streaming",
     "Forecaster": "tidegate.tasks.forecast",
     "init": "tidegate.init",
     "ops": "tidegate.ops",

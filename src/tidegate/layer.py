@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate import init as _init
-from tidegate import ops
+from tidegate import ops, streaming
 from tidegate.cell import LSTMWeights, RNNWeights
 from tidegate.checks import check_batch_mask, check_choice, check_input, check_rate, check_state, check_whole
 from tidegate.state import State
@@ -362,7 +362,7 @@ class LSTM(_Recurrent):
             weights = self.weights(layer)
             if self.weight_dropout and self.training:
                 weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
-            result = ops.lstm_sequence(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer])
+            result = ops.lstm_sequence(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer], need_cells=False)
             h_n.append(result.h_n)
             c_n.append(result.c_n)
             x = self._between(result.output, layer)
@@ -381,6 +381,10 @@ class LSTM(_Recurrent):
         ValueError
             If the layer is bidirectional, which cannot stream.
         """
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            found = streaming.fast_step(self, x_t, state, reset)
+            if found is not None:
+                return found
         self._refuse_streaming("step")
         if x_t.dim() not in (1, 2):
             raise ValueError(
@@ -391,6 +395,28 @@ class LSTM(_Recurrent):
             reset = torch.as_tensor(reset).unsqueeze(time if x_t.dim() == 2 else 0)
         output, after = self(x_t.unsqueeze(time), state, reset=reset)
         return output.squeeze(time), after
+
+    @property
+    def random(self) -> bool:
+        """Does a call in training mode draw random numbers?"""
+        return bool(self.dropout or self.recurrent_dropout or self.weight_dropout or self.zoneout != (0.0, 0.0))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+
+    # What may change weights behind torch's version counters also drops their packed copies.
+
+    def train(self, mode: bool = True) -> LSTM:
+        streaming.forget(self)
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LSTM:
+        streaming.forget(self)
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        streaming.forget(self)
+        super()._load_from_state_dict(*args, **kwargs)
 
     def initial_state(self, batch: int | None = None) -> State:
         """Empty memories: h (L*D, B, P) and c (L*D, B, H), without B where ``batch`` is None."""

@@ -235,7 +235,9 @@ def test_gradients_of_any_layout():
         torch.randn(5, 4, 6, 2).transpose(2, 3),
     ):
         (got,) = torch.autograd.grad(result.output, layer.x, grad, retain_graph=True)
-        (want,) = torch.autograd.grad(result.output, layer.x, grad.clone(memory_format=torch.contiguous_format), retain_graph=True)
+        (want,) = torch.autograd.grad(
+            result.output, layer.x, grad.clone(memory_format=torch.contiguous_format), retain_graph=True
+        )
         assert torch.equal(got, want)
 
 

@@ -56,6 +56,11 @@ BACKENDS: dict[str, Backend] = {
 _forced: ContextVar[str | None] = ContextVar("tidegate_backend", default=os.environ.get("TIDEGATE_BACKEND") or None)
 
 
+def forced_backend() -> str | None:
+    """The backend that ``use_backend`` or TIDEGATE_BACKEND asks for, if any."""
+    return _forced.get()
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run everything inside on the named backend; it raises where that backend declines."""

@@ -38,10 +38,10 @@ class Library:
         signatures = {
             "tg_forward": (ctypes.c_int, [text]),
             "tg_backward": (ctypes.c_int, [text]),
+            "tg_step": (ctypes.c_int, [text, i64, *[pointer] * 7]),
             "tg_gate_width": (i64, [i64, i64]),
             "tg_packed_bytes": (i64, [text]),
             "tg_pack": (ctypes.c_int, [text, pointer]),
-            "tg_hash": (ctypes.c_uint64, [pointer, i64]),
             "tg_isa_names": (text, []),
             "tg_isa": (text, []),
             "tg_set_isa": (ctypes.c_int, [text]),
@@ -56,8 +56,8 @@ class Library:
         for name, (result, arguments) in signatures.items():
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
-        self.forward, self.backward = lib.tg_forward, lib.tg_backward
-        self.pack, self.packed_bytes, self.hash = lib.tg_pack, lib.tg_packed_bytes, lib.tg_hash
+        self.forward, self.backward, self.step = lib.tg_forward, lib.tg_backward, lib.tg_step
+        self.pack, self.packed_bytes = lib.tg_pack, lib.tg_packed_bytes
         self.gate_width, self.activation, self.measure_peak = lib.tg_gate_width, lib.tg_activation, lib.tg_measure_peak
         self.pool_take, self.pool_give = lib.tg_pool_take, lib.tg_pool_give
         self.trim, self.pool_bytes = lib.tg_pool_trim, lib.tg_pool_bytes
@@ -95,6 +95,8 @@ class Library:
 
 def check(code: int, lengths: Tensor | None, steps: int) -> None:
     """Raise for a return code of the library other than 0."""
+    if code == 0:
+        return
     if code == _NO_MEMORY:
         raise MemoryError("there is not enough memory for the workspace of this call")
     if lengths is not None and lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > steps):

@@ -17,7 +17,7 @@ from tidegate.ops import reference
 from tidegate.ops.library import CALL, DTYPES, VERSION, Library, check, library, missing
 from tidegate.ops.types import Noise, SequenceResult
 
-_ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
+ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 
 
 def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> str | None:
@@ -74,7 +74,7 @@ def lstm_sequence(
     need_cells: bool = True,
 ) -> SequenceResult:
     """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
-    h_0, c_0 = h_0.to(x.dtype), c_0.to(_ACCUMULATOR[x.dtype])
+    h_0, c_0 = h_0.to(x.dtype), c_0.to(ACCUMULATOR[x.dtype])
     call = Call(lengths, reset, noise, ())
     if torch.is_grad_enabled():
         flat = [p for w in weights for p in w if p is not None]
@@ -98,7 +98,7 @@ def forward(
     lib = _library()
     T, B, _ = x.shape
     D, H = len(weights), weights[0].hh.shape[1]
-    dtype, accumulator = x.dtype, _ACCUMULATOR[x.dtype]
+    dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
     output = lib.empty((T, B, D, H), dtype)
     cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
     gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H)), dtype) if save else None

@@ -1,0 +1,289 @@
+"""One step at a time, for little more than the kernel's own time.
+
+``lstm.step`` comes here with grad off; a :class:`Streamer` goes further and owns its weights and
+buffers. Both prepare the kernels' calls once and then only fill in addresses.
+
+L layers, B batch rows, I inputs, H hidden units.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from tidegate import ops
+from tidegate.ops import native
+from tidegate.ops.library import CALL, DTYPES, VERSION, check, library
+from tidegate.state import State
+
+if TYPE_CHECKING:
+    from tidegate.layer import LSTM
+
+# Where some addresses lie in a call (native/include/tidegate.h).
+_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 272, 296, 304
+_STALE = 3
+
+
+class Plan:
+    """Packed weights and prepared calls of one layer stack for one number of rows."""
+
+    def __init__(self, lstm: LSTM, batch: int, frozen: bool) -> None:
+        lib = library()
+        assert lib is not None
+        self.run, self.updates, self.layers = lib.step, _updates, lstm.num_layers
+        # Each parameter with its version and address, to see that it is still what was packed.
+        self.watched = [
+            (name, p, 0 if p.is_inference() else p._version, p.data_ptr())
+            for name, p in lstm._parameters.items()
+            if p is not None
+        ]
+        self.dtype = lstm.weight_ih_l0.dtype
+        self.cell_dtype = native.ACCUMULATOR[self.dtype]
+        self.shape = (lstm.num_layers, batch, lstm.hidden_size)
+        self.x_shape = (batch, lstm.input_size)
+        self.calls: list[bytearray] = []
+        self.alive: list[Any] = []
+        for layer in range(lstm.num_layers):
+            [w] = lstm.weights(layer)
+            inputs = lstm.input_size if layer == 0 else lstm.hidden_size
+            sizes = (VERSION, DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
+            kept = [None if p is None else (p.detach().clone() if frozen else p) for p in (*w[:4], w.ch)]
+            weights = [at for p in kept for at in (0 if p is None else p.data_ptr(), 0)]
+            strides = (batch * inputs, inputs, 0, 0, 0)
+            call = bytearray(
+                CALL.pack(*sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, 0, *(0,) * 20)
+            )
+            packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
+            check(lib.pack(bytes(call), packed.data_ptr()), None, 1)
+            _fill(call, _PACKED, packed.data_ptr())
+            if frozen:  # packed weights stand alone; otherwise the kernels compare samples
+                for offset in range(_WEIGHTS, _WEIGHTS + 64, 8):
+                    _fill(call, offset, 0)
+            self.calls.append(call)
+            self.alive.append((packed, kept))
+        self.joined = b"".join(self.calls)
+
+
+def _fill(call: bytearray, offset: int, address: int) -> None:
+    call[offset : offset + 8] = address.to_bytes(8, "little")
+
+
+_updates = 0  # optimiser steps so far: fused ones leave the parameters' versions unchanged
+_hook: Any = None
+
+
+def _count_update(*_: Any) -> None:
+    global _updates
+    _updates += 1
+
+
+def forget(lstm: LSTM) -> None:
+    """Drop the packed weights of a layer, as they may have changed."""
+    lstm.__dict__.pop("_plan", None)
+
+
+def _current(plan: Plan, lstm: LSTM) -> bool:
+    """Are the parameters still those that were packed, as far as torch's counters tell?"""
+    parameters = lstm._parameters
+    for name, p, version, address in plan.watched:
+        if parameters[name] is not p or p._version != version or p.data_ptr() != address:
+            return False
+    return plan.updates == _updates
+
+
+def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, State] | None:
+    """``lstm.step`` for x (B, I) straight on the kernels, or None where the general way is needed."""
+    plan = lstm.__dict__.get("_plan")
+    if plan is None or x.shape != plan.x_shape or not _current(plan, lstm):
+        plan = _prepare(lstm, x)
+        if plan is None:
+            return None
+    if (
+        x.dtype is not plan.dtype
+        or not x.is_cpu
+        or type(x) is not Tensor
+        or (lstm.training and lstm.random)
+        or lstm._forward_hooks
+        or lstm._forward_pre_hooks
+        or ops.forced_backend() not in (None, "native")
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._len_torch_dispatch_stack()
+        or native.transformed()
+    ):
+        return None
+    shape, dtype, cell_dtype = plan.shape, plan.dtype, plan.cell_dtype
+    if state is None:
+        h, c = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=cell_dtype)
+    else:
+        h, c = state
+        if h.dtype is not dtype or c.dtype is not cell_dtype or h.shape != shape or c.shape != shape or not h.is_cpu:
+            return None
+    if not (x.is_contiguous() and h.is_contiguous() and c.is_contiguous()):
+        x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
+    at_reset = 0
+    if reset is not None:
+        reset = reset.to("cpu", torch.bool).contiguous()
+        if reset.shape != shape[1:2]:
+            return None
+        at_reset = reset.data_ptr()
+    output = torch.empty(shape[1:], dtype=dtype)
+    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
+    code = plan.run(
+        plan.joined, plan.layers, x.data_ptr(), h.data_ptr(), c.data_ptr(), at_reset,
+        output.data_ptr(), h_n.data_ptr(), c_n.data_ptr(),
+    )  # fmt: skip
+    if code:
+        forget(lstm)
+        if code == _STALE:
+            return fast_step(lstm, x, state, reset)
+        check(code, None, 1)
+    return output, State(h_n, c_n)
+
+
+def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
+    """A new plan, kept with the layer; None where its weights cannot be kept packed."""
+    global _hook
+    forget(lstm)
+    if x.dim() != 2 or x.shape[1] != lstm.input_size or x.shape[0] == 0 or not _eligible(lstm, x):
+        return None
+    if _hook is None:
+        _hook = register_optimizer_step_post_hook(_count_update)
+    plan = lstm.__dict__["_plan"] = Plan(lstm, x.shape[0], frozen=False)
+    return plan
+
+
+def _eligible(lstm: LSTM, x: Tensor) -> bool:
+    """May this layer's weights be kept packed? Only parameters whose changes torch counts."""
+    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward:
+        return False
+    if x.device.type != "cpu" or x.dtype is not lstm.weight_ih_l0.dtype:
+        return False
+    weights = lstm.weights(0)
+    for p in (p for layer in range(lstm.num_layers) for w in lstm.weights(layer) for p in w if p is not None):
+        if type(p) is not torch.nn.Parameter or p.is_inference() or not p.is_contiguous() or p.dtype is not x.dtype:
+            return False
+    return native.declines(x, weights, None) is None
+
+
+def _layer() -> Any:
+    from tidegate.layer import LSTM
+
+    return LSTM
+
+
+class Streamer:
+    """A one-directional LSTM read one step at a time, with weights frozen and buffers of its own.
+
+    A step allocates nothing. Outputs are views of its buffers, which the step after next overwrites.
+
+    Parameters
+    ----------
+    lstm : LSTM
+        On the CPU, in float32, float64 or bfloat16; read in evaluation mode. Its weights are copied;
+        ``refresh`` copies them again.
+    batch : int
+        Rows B that step together.
+
+    Raises
+    ------
+    ValueError
+        If the layer cannot stream, or only the reference can run it.
+
+    Examples
+    --------
+    >>> stream = tg.Streamer(tg.LSTM(3, 8))
+    >>> stream.step(torch.randn(1, 3)).shape
+    torch.Size([1, 8])
+    """
+
+    def __init__(self, lstm: LSTM, batch: int = 1) -> None:
+        if batch < 1:
+            raise ValueError(f"batch is the number of rows, at least 1; given {batch}")
+        lstm._refuse_streaming("a Streamer")
+        reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(0), None)
+        if reason is not None:
+            raise ValueError(f"a Streamer needs the native kernels: {reason}")
+        self._lstm, self._batch = lstm, batch
+        self.refresh()
+        plan = self._plan
+        # Two states in turn: a step must not overwrite the memory that it still reads.
+        self._h = [torch.zeros(plan.shape, dtype=plan.dtype) for _ in range(2)]
+        self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype) for _ in range(2)]
+        self._outputs = [h[-1] for h in self._h]
+        self._turn = 0
+
+    def refresh(self) -> None:
+        """Take over the layer's weights as they are now; the state stays."""
+        plan = self._plan = Plan(self._lstm, self._batch, frozen=True)
+        self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward  # type: ignore[union-attr]
+        self._calls: list[Any] = []
+        if hasattr(self, "_h"):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Calls for both turns, complete but for the address of the input."""
+        plan = self._plan
+        turns = []
+        h_bytes, c_bytes = (m[0][0].nbytes for m in (self._h, self._c))
+        for turn in range(2):
+            old_h, old_c = self._h[turn].data_ptr(), self._c[turn].data_ptr()
+            new_h, new_c = self._h[1 - turn].data_ptr(), self._c[1 - turn].data_ptr()
+            calls = []
+            for layer, template in enumerate(plan.calls):
+                call = bytearray(template)
+                h, c = layer * h_bytes, layer * c_bytes
+                below = new_h + h - h_bytes  # what the layer below has just written
+                for offset, address in (
+                    (_X, below), (_H_0, old_h + h), (_C_0, old_c + c),
+                    (_OUTPUT, new_h + h), (_H_N, new_h + h), (_C_N, new_c + c),
+                ):  # fmt: skip
+                    _fill(call, offset, address if address > 0 else 0)
+                calls.append((ctypes.c_char * len(call)).from_buffer(call))
+            x = ctypes.c_int64.from_buffer(calls[0], _X)
+            turns.append((x, calls, self._outputs[1 - turn]))
+        self._calls = turns
+
+    def step(self, x_t: Tensor) -> Tensor:
+        """Read x_t (B, I) and return the output (B, H)."""
+        if x_t.shape != self._x_shape or x_t.dtype is not self._dtype or not x_t.is_contiguous() or x_t.is_cuda:
+            x_t = self._checked(x_t)
+        if not self._calls:
+            self._prepare()
+        x, calls, output = self._calls[self._turn]
+        x.value = x_t.data_ptr()
+        for call in calls:
+            code = self._run(call)
+            if code:
+                check(code, None, 1)
+        self._turn = 1 - self._turn
+        return output
+
+    def _checked(self, x_t: Tensor) -> Tensor:
+        if x_t.shape != self._x_shape:
+            raise ValueError(f"step reads (B, I) = {tuple(self._x_shape)}; given {tuple(x_t.shape)}")
+        if x_t.dtype is not self._dtype or x_t.device.type != "cpu":
+            raise ValueError(f"step reads {self._dtype} on the CPU; given {x_t.dtype} on {x_t.device}")
+        return x_t.contiguous()
+
+    @property
+    def state(self) -> State:
+        """A copy of both memories: h (L, B, H) and c (L, B, H)."""
+        return State(self._h[self._turn].clone(), self._c[self._turn].clone())
+
+    @state.setter
+    def state(self, state: tuple[Tensor, Tensor]) -> None:
+        h, c = state
+        self._h[self._turn].copy_(h.detach())
+        self._c[self._turn].copy_(c.detach())
+
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Empty the memories of the rows where ``rows`` (B,) is true, or of all."""
+        for memory in (self._h[self._turn], self._c[self._turn]):
+            if rows is None:
+                memory.zero_()
+            else:
+                memory[:, rows] = 0

@@ -1,0 +1,212 @@
+"""Single steps: the same bits as whole sequences, and packed weights that are never stale."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import tidegate as tg
+from tidegate import ops
+
+I, H = 5, 19
+
+
+@pytest.fixture(params=[torch.float32, torch.float64, torch.bfloat16], ids=str)
+def dtype(request):
+    return request.param
+
+
+def layer(dtype=torch.float32, **options):
+    return tg.LSTM(I, H, num_layers=2, dtype=dtype, **options).eval()
+
+
+def kept(lstm):
+    """Are the layer's weights kept packed, that is: was the short way taken?"""
+    return "_plan" in vars(lstm)
+
+
+@torch.no_grad()
+def stepped(lstm, x, state=None, reset=None):
+    outputs = []
+    for t, x_t in enumerate(x):
+        output, state = lstm.step(x_t, state, None if reset is None else reset[t])
+        outputs.append(output)
+    return torch.stack(outputs), state
+
+
+@pytest.mark.parametrize("options", [{}, {"peephole": True, "bias": False}, {"zoneout": (0.2, 0.3)}], ids=str)
+@pytest.mark.parametrize("B", [1, 7])
+def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
+    lstm = layer(dtype, **options)
+    x, reset = torch.randn(9, B, I).to(dtype), torch.rand(9, B) < 0.3
+    with torch.no_grad():
+        output, state = lstm(x, reset=reset)
+    found, last = stepped(lstm, x, reset=reset)
+    assert kept(lstm)
+    assert torch.equal(found, output)
+    assert torch.equal(last.h, state.h)
+    assert torch.equal(last.c, state.c)
+
+
+@pytest.mark.parametrize("B", [1, 7])
+def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B):
+    lstm = layer(dtype)
+    x = torch.randn(9, B, I).to(dtype)
+    with torch.no_grad():
+        output, state = lstm(x)
+    stream = tg.Streamer(lstm, batch=B)
+    for x_t, want in zip(x, output, strict=True):
+        assert torch.equal(stream.step(x_t), want)
+    assert torch.equal(stream.state.h, state.h)
+    assert torch.equal(stream.state.c, state.c)
+
+
+def test_a_streamer_keeps_its_weights_until_refreshed():
+    lstm = layer()
+    x = torch.randn(1, I)
+    stream = tg.Streamer(lstm)
+    before = stream.step(x).clone()
+    with torch.no_grad():
+        for p in lstm.parameters():
+            p.add_(0.1)
+    stream.reset()
+    assert torch.equal(stream.step(x), before)
+    stream.refresh()
+    stream.reset()
+    with torch.no_grad():
+        assert torch.equal(stream.step(x), lstm(x.unsqueeze(0))[0][0])
+
+
+def test_a_streamer_takes_and_gives_its_state():
+    lstm = layer()
+    x = torch.randn(6, 3, I)
+    stream = tg.Streamer(lstm, batch=3)
+    stream.step(x[0])
+    saved = stream.state
+    after = stream.step(x[1]).clone()
+    stream.step(x[2])
+    stream.state = saved
+    assert torch.equal(stream.step(x[1]), after)
+    stream.reset(torch.tensor([True, False, False]))
+    assert (stream.state.h[:, 0] == 0).all()
+    assert (stream.state.h[:, 1] != 0).all()
+
+
+def test_a_streamer_refuses_what_it_cannot_run():
+    with pytest.raises(ValueError, match="bidirectional"):
+        tg.Streamer(tg.LSTM(I, H, bidirectional=True))
+    with pytest.raises(ValueError, match="proj_size"):
+        tg.Streamer(tg.LSTM(I, H, proj_size=3))
+    with pytest.raises(ValueError, match="batch is the number of rows"):
+        tg.Streamer(tg.LSTM(I, H), batch=0)
+    stream = tg.Streamer(tg.LSTM(I, H))
+    with pytest.raises(ValueError, match=r"step reads \(B, I\) = \(1, 5\); given \(1, 4\)"):
+        stream.step(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="float32 on the CPU; given torch.float64"):
+        stream.step(torch.zeros(1, 5, dtype=torch.float64))
+
+
+def fused_adam(lstm):
+    optimiser = torch.optim.Adam(lstm.parameters(), lr=0.1, fused=True)
+    with torch.enable_grad():
+        lstm(torch.randn(3, 2, I))[0].sum().backward()
+    optimiser.step()
+
+
+def data_write(lstm):
+    lstm.weight_hh_l1.data.mul_(1.5)
+
+
+def numpy_write(lstm):
+    lstm.weight_ih_l0.detach().numpy()[:] += 0.25
+
+
+def in_place(lstm):
+    with torch.no_grad():
+        lstm.bias_ih_l0.add_(0.5)
+
+
+def load(lstm):
+    lstm.load_state_dict(layer().state_dict())
+
+
+def replace(lstm):
+    lstm.weight_ih_l0 = torch.nn.Parameter(torch.randn(4 * H, I))
+
+
+def swap_data(lstm):
+    lstm.weight_ih_l0.data = torch.randn(4 * H, I)
+
+
+CHANGES = [fused_adam, data_write, numpy_write, in_place, load, replace, swap_data]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_packed_weights_are_never_stale(change):
+    lstm, x = layer(), torch.randn(2, 3, I)
+    stepped(lstm, x)
+    assert kept(lstm)
+    for _ in range(2):
+        change(lstm)
+        found, _ = stepped(lstm, x)
+        with torch.no_grad(), ops.use_backend("reference"):
+            expected = lstm(x)[0]
+        torch.testing.assert_close(found, expected)
+
+
+def test_parameters_made_in_inference_mode_are_packed_afresh():
+    with torch.inference_mode():
+        lstm = layer()
+    x = torch.randn(2, 3, I)
+    with torch.inference_mode():
+        for _ in range(2):
+            lstm.weight_ih_l0.mul_(1.5)
+            with ops.use_backend("reference"):
+                expected = lstm(x)[0]
+            torch.testing.assert_close(stepped(lstm, x)[0], expected)
+    assert not kept(lstm)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
+def test_computed_weights_are_packed_afresh(norm):
+    lstm = norm(layer(), "weight_hh_l0")
+    x = torch.randn(2, 3, I)
+    for _ in range(2):
+        with torch.no_grad():
+            next(p for name, p in lstm.named_parameters() if "original0" in name or name.endswith("_g")).mul_(1.5)
+            with ops.use_backend("reference"):
+                expected = lstm(x)[0]
+        torch.testing.assert_close(stepped(lstm, x)[0], expected)
+
+
+def test_a_copy_and_another_number_of_rows_pack_anew():
+    lstm, x = layer(), torch.randn(2, 3, I)
+    expected = stepped(lstm, x)[0]
+    clone = copy.deepcopy(lstm)
+    assert torch.equal(stepped(clone, x)[0], expected)
+    assert torch.equal(stepped(lstm, x[:, :1])[0], expected[:, :1])
+    assert torch.equal(stepped(lstm, x)[0], expected)
+
+
+def test_a_layer_that_has_stepped_can_be_pickled():
+    lstm, x = layer(), torch.randn(2, 3, I)
+    expected = stepped(lstm, x)[0]
+    assert torch.equal(stepped(pickle.loads(pickle.dumps(lstm)), x)[0], expected)
+
+
+def test_hooks_still_see_steps():
+    lstm, seen = layer(), []
+    lstm.register_forward_hook(lambda *_: seen.append(1))
+    stepped(lstm, torch.randn(2, 3, I))
+    assert len(seen) == 2
+
+
+def test_steps_with_gradients_keep_them():
+    lstm = layer()
+    output, _ = lstm.step(torch.randn(3, I))
+    output.sum().backward()
+    assert lstm.weight_hh_l0.grad is not None
