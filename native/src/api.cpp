@@ -160,18 +160,18 @@ double tg_measure_peak(int64_t dtype, int64_t threads, double seconds) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
   };
   const Kernels* kernels = current()->kernels;
-  double best = 0, stop = now() + seconds;
+  double best[64] = {}, stop = now() + seconds;  // of each thread: other work may stop one now and then
   do {
-    double done[64] = {}, start = now();
     auto body = [&](int thread, int) {
-      if (thread < 64) done[thread] = kernels->peak_operations(dtype, 100000);
+      if (thread >= 64) return;
+      double start = now(), done = kernels->peak_operations(dtype, 100000), rate = done / (now() - start);
+      if (rate > best[thread]) best[thread] = rate;
     };
     run_parallel(body, (int)(threads < 64 ? threads : 64));
-    double sum = 0, spent = now() - start;
-    for (double d : done) sum += d;
-    if (sum / spent > best) best = sum / spent;
   } while (now() < stop);
-  return best;
+  double sum = 0;
+  for (double rate : best) sum += rate;
+  return sum;
 }
 
 }  // extern "C"

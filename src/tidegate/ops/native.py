@@ -78,7 +78,7 @@ def lstm_sequence(
     call = Call(lengths, reset, noise, ())
     if torch.is_grad_enabled():
         flat = [p for w in weights for p in w if p is not None]
-        if any([t.requires_grad for t in (x, h_0, c_0, *flat)]):
+        if any(t.requires_grad for t in (x, h_0, c_0, *flat)):
             call = call._replace(fields=tuple([tuple([p is not None for p in w]) for w in weights]))
             return SequenceResult(*_Sequence.apply(call, x, h_0, c_0, *flat))
     return SequenceResult(*forward(call, x, h_0, c_0, weights, save=False, need_cells=need_cells)[:4])
@@ -215,7 +215,7 @@ class _Sequence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):
         output, cells, gates, x, h_0, c_0, *flat = ctx.saved_tensors
-        if transformed() or any([g is not None and _wrapped(g) for g in grads]):
+        if transformed() or any(g is not None and _wrapped(g) for g in grads):
             return None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
         need_x = ctx.needs_input_grad[1]
         if torch.is_grad_enabled():

@@ -1,0 +1,1 @@
+"""Timing beside peers; never a test."""
