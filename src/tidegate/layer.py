@@ -290,6 +290,7 @@ class LSTM(_Recurrent):
         self.zoneout = (float(rates[0]), float(rates[1]))
         self.layer_norm = bool(layer_norm)
         self.peephole = bool(peephole)
+        self._weight_names = self._name_weights()
         self._make_parameters(init, device, dtype)
 
     def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
@@ -303,12 +304,19 @@ class LSTM(_Recurrent):
 
     def weights(self, layer: int) -> list[LSTMWeights]:
         """The parameters of one layer, one entry a direction."""
-        found = []
-        for _, suffix in (s for s in self._suffixes() if s[0] == layer):
-            w_ih, w_hh = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
-            names = ("bias_ih", "bias_hh", "weight_hr", "weight_ch", "norm_ih", "norm_hh", "norm_c")
-            found.append(LSTMWeights(w_ih, w_hh, *(self._get(name + suffix) for name in names)))
-        return found
+        parameters = self._parameters
+        return [
+            # Parametrised weights (weight norm) are attributes instead.
+            LSTMWeights(*[None if n is None else parameters[n] if n in parameters else getattr(self, n) for n in names])
+            for names in self._weight_names[layer]
+        ]
+
+    def _name_weights(self) -> list[list[tuple[str | None, ...]]]:
+        """The attributes that ``weights`` reads: for each layer and direction in the order of LSTMWeights."""
+        order = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "norm_ih", "norm_hh", "norm_c")
+        there = self._shapes(1)
+        named = [tuple(n + suffix if n in there else None for n in order) for _, suffix in self._suffixes()]
+        return [named[k : k + self.directions] for k in range(0, len(named), self.directions)]
 
     def _noise(self) -> list[ops.Noise | None]:
         """Random masks of one call, one entry a layer."""
@@ -358,15 +366,18 @@ class LSTM(_Recurrent):
         noise = self._noise()
         h_n, c_n = [], []
         for layer in range(self.num_layers):
-            rows = slice(layer * self.directions, (layer + 1) * self.directions)
             weights = self.weights(layer)
             if self.weight_dropout and self.training:
                 weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
-            result = ops.lstm_sequence(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer], need_cells=False)
+            h, c = h_0, c_0
+            if self.num_layers > 1:
+                rows = slice(layer * self.directions, (layer + 1) * self.directions)
+                h, c = h_0[rows], c_0[rows]
+                x = self._between(result.output, layer - 1) if layer else x
+            result = ops.lstm_sequence(x, h, c, weights, lengths, reset, noise[layer], need_cells=False)
             h_n.append(result.h_n)
             c_n.append(result.c_n)
-            x = self._between(result.output, layer)
-        state = State(torch.cat(h_n), torch.cat(c_n))
+        state = State(h_n[0], c_n[0]) if self.num_layers == 1 else State(torch.cat(h_n), torch.cat(c_n))
         if not layout.batched:
             state = State(state.h.squeeze(1), state.c.squeeze(1))
         return self._leave(result.output, layout), state
