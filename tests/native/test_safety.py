@@ -1,0 +1,157 @@
+"""The library beside the rest of a process: one OpenMP runtime, forks, threads, bad calls, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+import tidegate as tg
+from tidegate import ops
+from tidegate.cell import LSTMWeights
+from tidegate.ops.library import missing
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def run_python(code, **environment):
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+@linux
+def test_one_openmp_runtime_is_loaded():
+    code = """
+import torch, tidegate as tg
+from tidegate.ops.library import library
+torch.set_num_threads(2)
+tg.LSTM(8, 64)(torch.randn(50, 40, 8))
+maps = {line.split()[-1] for line in open("/proc/self/maps") if "/" in line}
+found = [path for path in maps if any(n in path.rsplit("/", 1)[-1] for n in ("libgomp", "libomp", "libiomp"))]
+assert found == [library().openmp], (found, library().openmp)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+@linux
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_runs_on_one_thread_and_does_not_hang(threads):
+    torch.set_num_threads(2)
+    layer, x = tg.LSTM(8, 64), torch.randn(50, 40, 8)
+    with torch.no_grad():
+        expected = layer(x)[0]
+    child = os.fork()
+    if child == 0:
+        with torch.no_grad():
+            same = torch.equal(layer(x)[0], expected)
+        os._exit(0 if same else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_several_python_threads_at_once(threads):
+    torch.set_num_threads(2)
+    layer = tg.LSTM(6, 30, num_layers=2)
+    inputs = [torch.randn(20, 1 + n % 5, 6) for n in range(24)]
+    step = lambda x: layer.step(x[0])[0]  # noqa: E731
+
+    def both(x):
+        gradient = torch.autograd.grad(layer(x)[0].sum(), layer.weight_hh_l0)[0]
+        with torch.no_grad():
+            return gradient, layer(x)[0], step(x)
+
+    expected = [both(x) for x in inputs]
+    with ThreadPoolExecutor(6) as pool:
+        for found, want in zip(pool.map(both, inputs * 4), expected * 4, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+
+
+def test_the_instruction_set_can_be_forced(lib):
+    for name in lib.isas:
+        code = "from tidegate.ops.library import library; print(library().isa)"
+        assert run_python(code, TIDEGATE_ISA=name).stdout.strip() == name
+    assert (
+        "TIDEGATE_ISA is one of"
+        in run_python("from tidegate.ops.library import library; library()", TIDEGATE_ISA="x").stderr
+    )
+
+
+def test_without_the_library_the_reference_runs_and_says_so(tmp_path):
+    source = Path(tg.__file__).parent
+    copy = tmp_path / "tidegate"
+    copy.mkdir()
+    for entry in source.iterdir():
+        if entry.name != "ops":
+            (copy / entry.name).symlink_to(entry)
+    (copy / "ops").mkdir()
+    for entry in (source / "ops").glob("*.py"):
+        (copy / "ops" / entry.name).write_text(entry.read_text())
+    code = f"""
+import sys, warnings
+sys.path.insert(0, {str(tmp_path)!r})
+sys.meta_path = [f for f in sys.meta_path if "tidegate" not in repr(f) and "editable" not in type(f).__module__]
+import torch, tidegate as tg
+assert tg.__file__.startswith({str(tmp_path)!r}), tg.__file__
+layer = tg.LSTM(2, 3)
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter("always")
+    layer(torch.randn(4, 1, 2)), layer(torch.randn(4, 1, 2))
+print(len(found), found[0].message)
+print(layer.backend(torch.randn(4, 1, 2)).name)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 this LSTM runs on the reference backend"), done.stdout
+    assert "no C++ compiler was found" in done.stdout
+    assert done.stdout.rstrip().endswith("reference")
+    assert missing() == ""
+
+
+def test_lengths_out_of_range_are_refused():
+    layer = tg.LSTM(2, 3)
+    for lengths in ([5, 1], [-1, 2]):
+        with pytest.raises(ValueError, match="lengths are from 0 to the number of steps, 4"):
+            layer(torch.randn(4, 2, 2), lengths=lengths)
+
+
+def test_mixed_dtypes_are_left_to_the_reference():
+    x = torch.randn(3, 2, 4)
+    weights = [LSTMWeights(torch.randn(20, 4).double(), torch.randn(20, 5).double())]
+    assert "differ in dtype" in str(ops.choose(x, weights))
+
+
+def test_large_results_return_their_memory(lib):
+    layer, x = tg.LSTM(8, 64), torch.randn(100, 64, 8)
+    for _ in range(3):
+        layer(x)[0].sum().backward()
+    before = lib.pool_bytes()
+    for _ in range(20):
+        layer(x)[0].sum().backward()
+    assert lib.pool_bytes() == before
+    kept = layer(x)[0].detach().clone()
+    with torch.no_grad():
+        outputs = [layer(x)[0] for _ in range(5)]
+    assert len({o.data_ptr() for o in outputs}) == 5
+    assert all(torch.equal(o, kept) for o in outputs)
+
+
+def test_memory_of_a_training_step_is_as_stated(lib):
+    """Beside x, the output and their gradients: 20 H bytes a step and row, and a bounded workspace."""
+
+    def kept(T, B=16, H=64):
+        lib.trim()
+        before = lib.pool_bytes()
+        layer, x = tg.LSTM(8, H), torch.randn(T, B, 8, requires_grad=True)
+        output = layer(x)[0]
+        held = lib.pool_bytes() - before  # output, cells, gates and the forward workspace
+        del output
+        return held
+
+    rows = 16 * 1000
+    assert (kept(3000) - kept(2000)) / rows <= (20 + 4) * 64 * 1.01 + 300  # + the output itself; pages round up
