@@ -28,7 +28,16 @@ from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, sample, scaled_truth
 from tidegate.tasks.estimator import Estimator, as_names
 from tidegate.tasks.network import ForecastNet, pinball
-from tidegate.tasks.run import MODEL, data_of, make_folder, read_config, read_model, write_config, write_model
+from tidegate.tasks.run import (
+    MODEL,
+    check_unchanged,
+    data_of,
+    make_folder,
+    read_config,
+    read_model,
+    write_config,
+    write_model,
+)
 from tidegate.training.config import TrainingConfig
 from tidegate.training.loop import Place, train
 
@@ -70,8 +79,12 @@ class ForecastConfig(TrainingConfig):
     @field_validator("quantiles")
     @classmethod
     def _levels(cls, value: list[float]) -> list[float]:
-        if 0.5 not in value or len(value) < 3 or sorted(set(value)) != value or not 0 < value[0] <= value[-1] < 1:
-            raise ValueError("quantiles rise, lie between 0 and 1, and have 0.5 and one on each side of it among them")
+        rising = sorted(set(value)) == value
+        if not rising or 0.5 not in value or not 0 < value[0] < 0.5 < value[-1] < 1:
+            raise ValueError(
+                "levels rise, lie between 0 and 1, and have 0.5 and one on each side of it among them, such as "
+                f"0.1, 0.5 and 0.9; given {', '.join(map(str, value))}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -135,7 +148,7 @@ class Forecaster(Estimator):
     ----------
     model_ : ForecastNet
     notes_ : list of str
-        What was done to the data, for a person.
+        What was done to the data, for a person; ``predict_notes_`` of the latest prediction.
     training_ : Place
         History of the training, best epoch and score.
 
@@ -155,6 +168,7 @@ class Forecaster(Estimator):
     parts_: Parts
     calendar_: list[str]
     notes_: list[str]
+    predict_notes_: list[str]
     training_: Place
     data_: str | None
     folder_: Path | None
@@ -189,8 +203,8 @@ class Forecaster(Estimator):
         """
         if target is not None:
             self.set_params(target=as_names("target", target))
-        path = None if folder is None else make_folder(folder)
         self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        path = None if folder is None else Path(folder)
         return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
 
     def _fit_panel(self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False) -> Self:
@@ -198,7 +212,7 @@ class Forecaster(Estimator):
         train_origins, valid_origins = self._split(self.windows_)
         self.folder_ = path
         if path is not None:
-            write_config(path, self.task, self.resolved_, self.data_)
+            write_config(make_folder(path), self.task, self.resolved_, self.data_)
         torch.manual_seed(self.config.seed)
         self.model_ = self._build()
         job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
@@ -218,7 +232,7 @@ class Forecaster(Estimator):
                 return kept
         other = Forecaster(**options)
         other.data_ = self.data_
-        return other._fit_panel(windows.panel, None if path is None else make_folder(path), progress=progress)
+        return other._fit_panel(windows.panel, path, progress=progress)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.
@@ -260,7 +274,11 @@ class Forecaster(Estimator):
         self._check_fitted("predict")
         panel = self._read(data, like=self.panel_facts_).extend(self.config.horizon)
         windows = self._windows(panel)
-        origins = Origins(np.arange(len(panel.names)), panel.history_ends.astype(np.int64))
+        ends = panel.history_ends.astype(np.int64)
+        origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
+        empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
+        self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
+        self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
         quantiles = calibration.apply(self.quantiles(windows, origins), self.calibration_["corrections"])
         if samples:
             scores = self.calibration_["scores"]
@@ -315,6 +333,7 @@ class Forecaster(Estimator):
             "panel": self.panel_facts_,
             "parts": self.parts_,
             "calendar": self.calendar_,
+            "config": self.resolved_.model_dump(mode="json"),
             "training": dataclasses.asdict(self.training_) | {"best": float(self.training_.best)},
             "notes": self.notes_,
         }
@@ -331,6 +350,7 @@ class Forecaster(Estimator):
         """
         tensors, facts = read_model(folder, cls.task)
         config = read_config(folder, cls.Config)
+        check_unchanged(folder, config, facts, free=TrainingConfig.model_fields)
         self = cls(**config.model_dump())
         try:
             self.resolved_ = config
@@ -343,10 +363,28 @@ class Forecaster(Estimator):
             self.model_ = self._build()
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             self.model_.load_state_dict(weights)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({error})") from None
+            self._check_facts()
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
         self.model_.eval()
         return self
+
+    def _check_facts(self) -> None:
+        """Refuse facts of a run folder that do not belong to one another."""
+        c, scaling = self.resolved_, self.scaling_
+        shape = (len(scaling.names), len(c.target), 2)
+        if scaling.target.shape != shape:
+            raise ValueError(f"scaling of shape {scaling.target.shape} for {shape}")
+        if self.calibration_["corrections"].shape != (c.horizon, len(c.target), len(c.quantiles)):
+            raise ValueError(f"corrections of shape {self.calibration_['corrections'].shape}")
+        unknown = set(self.calendar_) - set(calendar_names(Grid.from_dict(self.panel_facts_["grid"])))
+        if unknown or not isinstance(self.panel_facts_["categories"], dict):
+            raise ValueError("calendar or categories")
+
+    def _unseen(self, panel: Panel) -> list[str]:
+        """Series of a table that training had not; without --series there is only one."""
+        return self.scaling_.unseen(panel) if self.config.series else []
 
     # -- from a table to windows ----------------------------------------------------------------
 
@@ -417,7 +455,8 @@ class Forecaster(Estimator):
         flat = [name for s, name in enumerate(panel.names) if _constant(panel.targets[panel.slice(s)])]
         if flat:
             shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
-            self.notes_.append(f"{len(flat)} series never change, which leaves nothing to learn there: {shown}")
+            verb = "changes" if len(flat) == 1 else "change"
+            self.notes_.append(f"{len(flat)} series never {verb}, which leaves nothing to learn there: {shown}")
         if len(train_origins) == 0 or len(valid_origins) == 0:
             part, steps = "training", parts.train_end - low
             if len(train_origins):
@@ -461,7 +500,8 @@ class Forecaster(Estimator):
         stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
         columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
         if panel.series_name is not None:
-            columns.insert(0, pl.Series(panel.series_name, np.repeat(panel.names, h)))
+            names = [panel.names[s] for s in origins.series for _ in range(h)]
+            columns.insert(0, pl.Series(panel.series_name, names, dtype=pl.String))
         frame = pl.DataFrame(columns)
         if samples:
             paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
@@ -487,6 +527,12 @@ def _period(grid: Grid, name: str) -> float:
 def _constant(values: np.ndarray) -> bool:
     known = values[np.isfinite(values).all(1)]
     return len(known) > 0 and bool((known == known[0]).all())
+
+
+def _about(sentence: str, names: list[str]) -> list[str]:
+    """A note on some series, by name; none where there are none."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{sentence.format(f'{len(names)} series')}: {shown}"] if names else []
 
 
 def _is_pandas(data: Any) -> bool:
