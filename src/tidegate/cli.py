@@ -23,7 +23,8 @@ import tidegate
 from tidegate.config import explain, read_toml
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
-from tidegate.tasks.forecast import ForecastConfig, Forecaster
+from tidegate.tasks.forecast import Forecaster
+from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.run import check_free, data_of
 from tidegate.training.config import TrainingConfig
 

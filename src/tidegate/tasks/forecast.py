@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from tidegate.data.build import make_panel
@@ -27,6 +26,7 @@ from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, sample, scaled_truth
 from tidegate.tasks.estimator import Estimator, as_names
+from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.network import ForecastNet, pinball
 from tidegate.tasks.run import (
     MODEL,
@@ -44,65 +44,22 @@ from tidegate.training.loop import Place, train
 VALIDATION_WINDOWS = 2_000
 
 
-class ForecastConfig(TrainingConfig):
-    """What is forecast, from what, and how."""
-
-    target: list[str] = Field([], description="Column to forecast; repeat it for several.")
-    time: str | None = Field(None, description="Column of times; without it the rows are taken in order.")
-    series: str | None = Field(None, description="Column that names the series, when the table holds several.")
-    horizon: int = Field(24, ge=1, description="Steps to forecast.")
-    known: list[str] = Field([], description="Column known in the future too, such as a price plan.")
-    past: list[str] = Field([], description="Column known only up to now, such as another measurement.")
-    static: list[str] = Field([], description="Column that is the same in all rows of a series.")
-    frequency: str | None = Field(None, description="Step of the time grid, such as 15m, 1h, 1d, 1mo; found by itself.")
-    history: int | None = Field(None, ge=1, description="Steps read before each forecast; found from the season.")
-    season: int | None = Field(None, ge=1, description="Steps of one season; found from the step of the grid.")
-    calendar: bool = Field(True, description="Hour, weekday and day of the year as inputs.")
-    quantiles: list[float] = Field(
-        [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95], description="Levels to forecast; 0.5 is the point forecast."
-    )
-    validation: float = Field(
-        0.15, gt=0, lt=1, description="Share of the time, before the test part, that stops training."
-    )
-    test: float = Field(0.15, gt=0, lt=1, description="Share of the time, at the end, kept untouched for evaluation.")
-    windows: int = Field(8_192, ge=1, description="Windows drawn at random for each epoch.")
-    hidden_size: int = Field(64, ge=1, description="Units of each layer.")
-    num_layers: int = Field(1, ge=1, description="Layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate between layers and before the head.")
-    cell: Literal["lstm", "rnn"] = Field("lstm", description="The vanilla RNN is there to be compared with.")
-
-    @field_validator("target", "known", "past", "static", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("quantiles")
-    @classmethod
-    def _levels(cls, value: list[float]) -> list[float]:
-        rising = sorted(set(value)) == value
-        if not rising or 0.5 not in value or not 0 < value[0] < 0.5 < value[-1] < 1:
-            raise ValueError(
-                "levels rise, lie between 0 and 1, and have 0.5 and one on each side of it among them, such as "
-                f"0.1, 0.5 and 0.9; given {', '.join(map(str, value))}"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        if self.validation + self.test >= 0.9:
-            raise ValueError(
-                f"validation and test leave at least a tenth of the time to train on; given {self.validation} "
-                f"and {self.test}"
-            )
-        return self
-
-
 class Parts(NamedTuple):
     """Grid indices that part the time: training, validation, test."""
 
     train_end: int
     test_start: int
     end: int
+
+
+class Rolled(NamedTuple):
+    """Forecasts one after another, in scaled units."""
+
+    origins: Origins  # n
+    start: np.ndarray  # (n,) grid index of the first step
+    quantiles: np.ndarray  # (n, h, C, Q) as the network gives them
+    corrected: np.ndarray  # (n, h, C, Q) with the errors known at each origin
+    margins: np.ndarray  # (h, C, K) for the next forecast
 
 
 class _Job:
@@ -172,6 +129,7 @@ class Forecaster(Estimator):
     training_: Place
     data_: str | None
     folder_: Path | None
+    _rolled: Rolled | None = None
 
     def fit(
         self,
@@ -217,6 +175,7 @@ class Forecaster(Estimator):
         self.model_ = self._build()
         job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
         self.training_ = train(job, self.config, path, resume=resume, progress=progress)
+        self._rolled = None
         self._calibrate()
         if path is not None:
             self.save(path)
@@ -279,7 +238,9 @@ class Forecaster(Estimator):
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
         self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
         self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
-        quantiles = calibration.apply(self.quantiles(windows, origins), self.calibration_["corrections"])
+        quantiles = calibration.widen(
+            self.quantiles(windows, origins), self.calibration_["margins"], self.config.quantiles
+        )
         if samples:
             scores = self.calibration_["scores"]
             values = calibration.sample_paths(quantiles, scores, self.config.quantiles, samples, seed)
@@ -359,7 +320,7 @@ class Forecaster(Estimator):
             self.data_ = None if (data := data_of(folder)) is None else str(data)
             self.training_ = Place(**facts["training"])
             self.scaling_ = Scaling.from_tensors(tensors, facts["series"])
-            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("corrections", "scores")}
+            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("margins", "scores")}
             self.model_ = self._build()
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             self.model_.load_state_dict(weights)
@@ -376,8 +337,8 @@ class Forecaster(Estimator):
         shape = (len(scaling.names), len(c.target), 2)
         if scaling.target.shape != shape:
             raise ValueError(f"scaling of shape {scaling.target.shape} for {shape}")
-        if self.calibration_["corrections"].shape != (c.horizon, len(c.target), len(c.quantiles)):
-            raise ValueError(f"corrections of shape {self.calibration_['corrections'].shape}")
+        if self.calibration_["margins"].shape[:2] != (c.horizon, len(c.target)):
+            raise ValueError(f"margins of shape {self.calibration_['margins'].shape}")
         unknown = set(self.calendar_) - set(calendar_names(Grid.from_dict(self.panel_facts_["grid"])))
         if unknown or not isinstance(self.panel_facts_["categories"], dict):
             raise ValueError("calendar or categories")
@@ -385,6 +346,11 @@ class Forecaster(Estimator):
     def _unseen(self, panel: Panel) -> list[str]:
         """Series of a table that training had not; without --series there is only one."""
         return self.scaling_.unseen(panel) if self.config.series else []
+
+    @property
+    def stride(self) -> int:
+        """Steps between the origins of a backtest: a quarter of the horizon, so that each time of day is met."""
+        return max(1, self.config.horizon // 4)
 
     # -- from a table to windows ----------------------------------------------------------------
 
@@ -475,7 +441,15 @@ class Forecaster(Estimator):
         static = self.scaling_.static.shape[0]
         inputs = 4 * len(c.target) + 2 * (len(c.known) + len(c.past)) + len(self.calendar_) + static + 1
         return ForecastNet(
-            inputs, len(c.target), c.quantiles, c.horizon, c.hidden_size, c.num_layers, c.dropout, c.cell
+            inputs,
+            len(c.target),
+            c.quantiles,
+            c.horizon,
+            c.hidden_size,
+            c.num_layers,
+            c.dropout,
+            c.input_dropout,
+            c.cell,
         )
 
     @torch.no_grad()
@@ -486,12 +460,26 @@ class Forecaster(Estimator):
         return np.concatenate(parts).astype(np.float64)
 
     def _calibrate(self) -> None:
-        """Corrections and the shape of errors, from forecasts of the parts not trained on."""
-        origins = self.windows_.origins(self.parts_.train_end, self.parts_.end, self.config.horizon)
-        quantiles, truth = self.quantiles(self.windows_, origins), scaled_truth(self.windows_, origins)
-        correction = calibration.corrections(truth[..., None] - quantiles, self.config.quantiles)
-        scores = calibration.normal_scores(calibration.apply(quantiles, correction), truth, self.config.quantiles)
-        self.calibration_ = {"corrections": correction, "scores": scores}
+        """Margins and the shape of errors, from forecasts of the parts not trained on."""
+        rolled = self.rolled(self.windows_)
+        truth = scaled_truth(self.windows_, rolled.origins)
+        scores = calibration.normal_scores(rolled.corrected, truth, self.config.quantiles)
+        self.calibration_ = {"margins": rolled.margins, "scores": scores}
+
+    def rolled(self, windows: Windows) -> Rolled:
+        """Forecasts from origins a stride apart over all that was not trained on, corrected as time goes."""
+        if self._rolled is not None and windows.panel is self.windows_.panel:
+            return self._rolled
+        origins = windows.origins(self.parts_.train_end, windows.end, self.stride)
+        start = windows.panel.first[origins.series] + origins.step
+        quantiles = self.quantiles(windows, origins)
+        corrected, margins = calibration.rolling(
+            quantiles, scaled_truth(windows, origins), start, self.config.quantiles
+        )
+        found = Rolled(origins, start, quantiles, corrected, margins)
+        if getattr(self, "windows_", None) is windows:
+            self._rolled = found
+        return found
 
     def _frame(self, panel: Panel, origins: Origins, values: np.ndarray, samples: int) -> pl.DataFrame:
         """Forecasts as a long table: (S, h, C, Q or samples)."""
