@@ -23,6 +23,7 @@ import tidegate
 from tidegate.config import explain, read_toml
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
+from tidegate.tasks.demos import FORECAST, QUICK, SAMPLE
 from tidegate.tasks.forecast import Forecaster
 from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.run import check_free, data_of
@@ -192,21 +193,8 @@ def demo(*, quick: bool = False, out: Path | None = None) -> None:
     from tidegate.data import samples
     from tidegate.data.table import write_table
 
-    data = samples.path("nyc_weather")
-    fields: dict[str, Any] = {
-        "target": ["temp"],
-        "time": "time_hour",
-        "series": "origin",
-        "horizon": 24,
-        "history": 168,
-        "past": ["dewp", "humid", "wind_speed", "pressure", "precip"],
-        "validation": 1 / 6,
-        "test": 1 / 6,
-        "epochs": 10,
-        "windows": 4_096,
-    }
-    if quick:
-        fields |= {"epochs": 1, "windows": 512, "history": 48, "hidden_size": 16}
+    data = samples.path(SAMPLE)
+    fields = FORECAST | (QUICK if quick else {})
     folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     _console("The last week of hourly weather at three airports in, the temperature of the next 24 hours out.")
     forecaster = Forecaster(**fields)
@@ -237,6 +225,8 @@ def _train(
     for note in forecaster.notes_:
         _console(note)
     _report(forecaster, folder, None, compare, command)
+    if command is None:
+        _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o forecasts.csv")
 
 
 def _report(
@@ -268,7 +258,7 @@ def _report(
     sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
     if sentence:
         _console(sentence)
-    _console("Written: " + ", ".join(str(path) for path in paths))
+    _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in paths))
 
 
 def _console(text: str) -> None:

@@ -86,7 +86,7 @@ BAD_OPTIONS = {
     ),
     "no target": (["--time", "t"], "--target is needed: the column to forecast"),
     "horizon beyond the data": ([*OF_TABLE, *FEW, "--horizon", "300"], "the longest series has 240; lower --horizon"),
-    "horizon beyond a part": ([*OF_TABLE, *FEW, "--horizon", "100"], "for the validation part, which has 36 steps"),
+    "horizon beyond a part": ([*OF_TABLE, *FEW, "--horizon", "100"], "lower --horizon to 36 or less, raise --validation"),
     "typo": ([*OF_TABLE, "--horizn", "3"], "Unknown option: --horizn. Did you mean --horizon?"),
     "no epochs": ([*OF_TABLE, "--epochs", "0"], "--epochs: it must be greater than or equal to 1; given '0'"),
     "words": ([*OF_TABLE, "--epochs", "many"], "--epochs: a whole number is needed; given 'many'"),

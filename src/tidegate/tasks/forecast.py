@@ -423,15 +423,21 @@ class Forecaster(Estimator):
             shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
             verb = "changes" if len(flat) == 1 else "change"
             self.notes_.append(f"{len(flat)} series never {verb}, which leaves nothing to learn there: {shown}")
-        if len(train_origins) == 0 or len(valid_origins) == 0:
-            part, steps = "training", parts.train_end - low
-            if len(train_origins):
-                part, steps = "validation", parts.test_start - parts.train_end
+        if len(train_origins) == 0:
             raise DataError(
                 f"no series has a whole window of {need} steps (history {windows.history} + horizon "
-                f"{windows.horizon}) with known targets for the {part} part, which has {steps} steps; lower "
-                "--history or --horizon, change --validation and --test, or bring more data"
+                f"{windows.horizon}) with known targets in the training part, which has {parts.train_end - low} steps; "
+                "lower --history or --horizon, lower --validation and --test, or bring more data"
             )
+        later = {"validation": (parts.train_end, parts.test_start), "test": (parts.test_start, parts.end)}
+        for part, (start, end) in later.items():
+            if len(windows.origins(start, end)) == 0:
+                fit = f"to {end - start} or less" if end - start < windows.horizon else "or --history"
+                raise DataError(
+                    f"the {part} part is the {end - start} steps from {panel.grid.timestamps(np.array([start]))[0]}, and "
+                    f"no forecast of {windows.horizon} steps with known targets and {windows.history} steps of history "
+                    f"before it fits there; lower --horizon {fit}, raise --{part}, or bring more data"
+                )
         return train_origins, valid_origins
 
     # -- the model --------------------------------------------------------------------------------
