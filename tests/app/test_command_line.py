@@ -86,7 +86,15 @@ BAD_OPTIONS = {
     ),
     "no target": (["--time", "t"], "--target is needed: the column to forecast"),
     "horizon beyond the data": ([*OF_TABLE, *FEW, "--horizon", "300"], "the longest series has 240; lower --horizon"),
-    "horizon beyond a part": ([*OF_TABLE, *FEW, "--horizon", "100"], "lower --horizon to 36 or less, raise --validation"),
+    "horizon beyond a part": (
+        [*OF_TABLE, *FEW, "--horizon", "100"],
+        "lower --horizon to 36 or less, raise --validation",
+    ),
+    "a test part of few steps": (
+        [*OF_TABLE, *SMALL, "--test", "0.01"],
+        "the test part is the 2 steps from 2020-01-10 22:00, and no forecast of 4 steps with known targets and 12 "
+        "steps of history before it fits there; lower --horizon to 2 or less, raise --test, or bring more data",
+    ),
     "typo": ([*OF_TABLE, "--horizn", "3"], "Unknown option: --horizn. Did you mean --horizon?"),
     "no epochs": ([*OF_TABLE, "--epochs", "0"], "--epochs: it must be greater than or equal to 1; given '0'"),
     "words": ([*OF_TABLE, "--epochs", "many"], "--epochs: a whole number is needed; given 'many'"),

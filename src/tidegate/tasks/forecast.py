@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
+from tidegate.data.columns import when
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import read_table
@@ -433,8 +434,9 @@ class Forecaster(Estimator):
         for part, (start, end) in later.items():
             if len(windows.origins(start, end)) == 0:
                 fit = f"to {end - start} or less" if end - start < windows.horizon else "or --history"
+                since = when(int(panel.grid.moments([start])[0]), panel.grid.kind != "steps", panel.grid.zone)
                 raise DataError(
-                    f"the {part} part is the {end - start} steps from {panel.grid.timestamps(np.array([start]))[0]}, and "
+                    f"the {part} part is the {end - start} steps from {since}, and "
                     f"no forecast of {windows.horizon} steps with known targets and {windows.history} steps of history "
                     f"before it fits there; lower --horizon {fit}, raise --{part}, or bring more data"
                 )
