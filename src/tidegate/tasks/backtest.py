@@ -103,7 +103,7 @@ def evaluate(test: Backtest, seed: int = 0) -> dict[str, Any]:
             for low, high in intervals(test.levels)
         }
     grid = test.windows.panel.grid
-    first, last = (str(grid.timestamps(np.array([t]))[0]) for t in (test.start.min(), test.start.max()))
+    first, last = (_text(grid.timestamps(np.array([t]))[0]) for t in (test.start.min(), test.start.max()))
     about = {
         "forecasts": len(test.origins),
         "series": len(np.unique(test.origins.series)),
@@ -114,6 +114,11 @@ def evaluate(test: Backtest, seed: int = 0) -> dict[str, Any]:
         "season": test.windows.season,
     }
     return finite({"test": about, "models": models, "coverage_interval": ranges})
+
+
+def _text(time: np.generic) -> str:
+    """A time without the parts that are zero."""
+    return str(time).replace("T", " ").removesuffix(".000000").removesuffix(":00").removesuffix(" 00:00")
 
 
 def _seasonal_error(windows: Windows, end: int) -> Array:

@@ -104,9 +104,12 @@ def _margins(errors: Array, wanted: Array) -> Array:
             pool = pool[np.isfinite(pool).all(1)]
             if len(pool) < LEAST:
                 continue
-            for k in range(pairs):
-                # One more error is to come, which may be the largest.
-                found[step, c, k] = np.quantile(pool[:, k], min(1.0, wanted[k] * (1 + 1 / len(pool))))
+            # One more error is to come, which may be the largest.
+            place = np.minimum(1.0, wanted * (1 + 1 / len(pool))) * (len(pool) - 1)  # (K,)
+            pool.sort(0)
+            low = np.floor(place).astype(int)
+            ends = pool[np.stack([low, np.minimum(low + 1, len(pool) - 1)]), np.arange(pairs)]  # (2, K)
+            found[step, c] = ends[0] + (place - low) * (ends[1] - ends[0])
     return found
 
 

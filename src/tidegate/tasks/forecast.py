@@ -280,7 +280,10 @@ class Forecaster(Estimator):
             return self.windows_
         if data is None and self.data_ is None:
             raise DataError("evaluate needs data: this model was fitted on a data frame, which it does not keep")
-        return self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+        windows = self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+        if data is None:
+            self.windows_ = windows
+        return windows
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
