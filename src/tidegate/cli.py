@@ -9,24 +9,33 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
+import torch
+from cyclopts import App, CycloptsError, Group, Parameter
+from pydantic import ValidationError, create_model
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import tidegate
 from tidegate.config import explain, read_toml
+from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
-from tidegate.tasks.forecast import ForecastConfig, Forecaster
-from tidegate.tasks.run import data_of
+from tidegate.tasks.demos import FORECAST, QUICK, SAMPLE
+from tidegate.tasks.forecast import Forecaster
+from tidegate.tasks.forecast_config import ForecastConfig
+from tidegate.tasks.run import check_free, data_of
+from tidegate.training.config import TrainingConfig
 
 INTERRUPTED = 130
 
 app = App(
-    name="tidegate", version=tidegate.__version__, help="The LSTM, finished: train, evaluate and use sequence models."
+    name="tidegate",
+    version=tidegate.__version__,
+    help="The LSTM, finished: train, evaluate and use sequence models.",
+    result_action="return_value",
 )
 train = App(name="train", help="Train a model on a table; choose the job.")
 app.command(train)
@@ -34,7 +43,25 @@ app.command(train)
 out = Console()
 err = Console(stderr=True)
 
-Options = Annotated[ForecastConfig, Parameter(name="*")]
+TABLE, RUN = Group("Table", sort_key=1), Group("Run", sort_key=2)
+MODEL, TRAINING = Group("Model", sort_key=3), Group("Training", sort_key=4)
+_OF_TABLE = ("target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test")
+
+
+def _grouped(config: type[ForecastConfig]) -> Any:
+    """The fields as options, under the headings of the help."""
+    options: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        group = TABLE if name in _OF_TABLE else TRAINING if name in TrainingConfig.model_fields else MODEL
+        options[name] = (Annotated[field.annotation, Parameter(group=group, negative_iterable=())], field)
+    return create_model("Options", __base__=config, **options)
+
+
+if TYPE_CHECKING:
+    Fields = ForecastConfig
+else:
+    Fields = _grouped(ForecastConfig)
+Options = Annotated[Fields, Parameter(name="*")]
 
 
 @train.command(name="forecast")
@@ -42,13 +69,15 @@ def train_forecast(
     data: Path | None = None,
     /,
     *,
-    options: Options = ForecastConfig(),  # noqa: B008 (cyclopts reads the defaults from it)
-    config: Path | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(negative=())] = None,
+    options: Options = Fields(),  # noqa: B008 (cyclopts reads the defaults from it)
+    config: Annotated[Path | None, Parameter(group=RUN)] = None,
+    out: Annotated[Path | None, Parameter(group=RUN)] = None,
+    resume: Annotated[bool, Parameter(group=RUN, negative=())] = False,
+    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(group=RUN, negative=())] = None,
 ) -> None:
     """Train a forecaster on a CSV or Parquet file and score it on the untouched last part.
+
+    Such as: tidegate train forecast sales.csv --target sold --time day --series shop --horizon 14
 
     Parameters
     ----------
@@ -80,8 +109,6 @@ def train_forecast(
     if data is None:
         raise ConfigError("DATA is needed: the CSV or Parquet file to learn from")
     folder = out or Path("runs") / f"forecast-{datetime.now():%Y%m%d-%H%M%S}"
-    if not resume and (folder / "config.toml").exists():
-        raise ConfigError(f"{folder} holds a run already; give another --out, or --resume to go on with it")
     _train(Forecaster(**fields), data, folder, resume=resume, compare=compare or ())
 
 
@@ -145,6 +172,8 @@ def predict(
     if refit:
         forecaster.refit(data, progress=True)
     frame = forecaster.predict(data, samples=samples, seed=seed)
+    for note in forecaster.predict_notes_:
+        _console(note)
     write_table(frame, output)
     kind = f"{samples} sample paths" if samples else "quantiles"
     out.print(f"wrote {frame.height:,} rows of {kind} to {escape(str(output))}", highlight=False)
@@ -164,21 +193,8 @@ def demo(*, quick: bool = False, out: Path | None = None) -> None:
     from tidegate.data import samples
     from tidegate.data.table import write_table
 
-    data = samples.path("nyc_weather")
-    fields: dict[str, Any] = {
-        "target": ["temp"],
-        "time": "time_hour",
-        "series": "origin",
-        "horizon": 24,
-        "history": 168,
-        "past": ["dewp", "humid", "wind_speed", "pressure", "precip"],
-        "validation": 1 / 6,
-        "test": 1 / 6,
-        "epochs": 8,
-        "windows": 4_096,
-    }
-    if quick:
-        fields |= {"epochs": 1, "windows": 512, "history": 48, "hidden_size": 16}
+    data = samples.path(SAMPLE)
+    fields = FORECAST | (QUICK if quick else {})
     folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     _console("The last week of hourly weather at three airports in, the temperature of the next 24 hours out.")
     forecaster = Forecaster(**fields)
@@ -197,14 +213,20 @@ def _train(
     compare: Sequence[str] = (),
     command: str | None = None,
 ) -> None:
+    if not resume:
+        check_free(folder)
     try:
         forecaster.fit(data, folder=folder, resume=resume, progress=True)
     except KeyboardInterrupt:
-        err.print(f"interrupted; go on with: tidegate train forecast --resume --out {folder}", highlight=False)
+        if (folder / "config.toml").is_file():
+            said = f"interrupted; go on with: tidegate train forecast --resume --out {shlex.quote(str(folder))}"
+            err.print(escape(said), highlight=False, soft_wrap=True)
         raise
     for note in forecaster.notes_:
         _console(note)
     _report(forecaster, folder, None, compare, command)
+    if command is None:
+        _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o forecasts.csv")
 
 
 def _report(
@@ -214,6 +236,8 @@ def _report(
     from tidegate.tasks.report import coverage_sentence, write_report
 
     test = forecaster.backtest(data, compare=compare, progress=True)
+    for note in test.windows.panel.notes if data else ():
+        _console(note)
     command = command or shlex.join(["tidegate", *sys.argv[1:]])
     metrics, paths = write_report(forecaster, test, folder, command)
     header, rows = table(metrics)
@@ -221,16 +245,20 @@ def _report(
     shown = Table(
         title=f"{about['forecasts']} forecasts of {about['horizon']} steps on the untouched last part; * is best",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
     for name in header:
-        shown.add_column(name, justify="right" if name else "left")
+        shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
     for row in rows:
         shown.add_row(*map(escape, row))
     out.print(shown)
     sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
     if sentence:
         _console(sentence)
-    _console("Written: " + ", ".join(str(path) for path in paths))
+    _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in paths))
 
 
 def _console(text: str) -> None:
@@ -249,7 +277,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except MemoryError:
+    except OSError as error:
+        _fail(f"{error.filename}: {why(error)}" if error.filename else why(error))
+    except (MemoryError, RuntimeError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not full:
+            raise
         _fail("there is not enough memory for this; lower --batch-size, --history or --hidden-size")
 
 

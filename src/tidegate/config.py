@@ -12,11 +12,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidegate.errors import ConfigError
 
+# What pydantic says for programmers, in a person's words.
+_WORDS = {
+    "int_parsing": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "int_type": "a whole number is needed",
+    "float_parsing": "a number is needed",
+    "float_type": "a number is needed",
+    "finite_number": "a finite number is needed",
+    "string_type": "text is needed",
+    "list_type": "a list is needed",
+    "bool_parsing": "true or false is needed",
+}
+
 
 class Config(BaseModel):
     """Fields with defaults, limits and a description each; unknown ones are refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=(), allow_inf_nan=False)
 
     @classmethod
     def make(cls, **fields: Any) -> Self:
@@ -69,7 +82,8 @@ def explain(error: ValidationError, known: list[str]) -> str:
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
             parts.append(f"unknown option {name!r}{hint}")
         else:
-            message = one["msg"].removeprefix("Value error, ")
+            message = _WORDS.get(one["type"]) or one["msg"].removeprefix("Value error, ")
+            message = message.replace("Input should be", "it must be", 1)
             given = "" if one["type"] == "value_error" else f"; given {one['input']!r}"
             parts.append(f"{name}: {message[:1].lower()}{message[1:]}{given}" if one["loc"] else message)
     return ". ".join(dict.fromkeys(parts))

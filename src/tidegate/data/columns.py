@@ -206,8 +206,10 @@ def when(moment: int, calendar: bool, zone: str | None = None) -> str:
 
 
 def no_value(column: pl.Series) -> pl.Series:
-    """True where a column of any type holds nothing (null, NaN)."""
+    """True where a column of any type holds nothing (null, NaN, blank text)."""
     empty = column.is_null()
+    if column.dtype == pl.String:
+        return empty | (column.str.strip_chars() == "").fill_null(True)
     return empty | column.is_nan().fill_null(True) if column.dtype.is_float() else empty
 
 

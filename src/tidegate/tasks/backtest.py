@@ -13,15 +13,13 @@ import numpy as np
 
 from tidegate.data.windows import Origins, Windows
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks import calibration
-from tidegate.tasks.baselines import fit_baselines, scaled_truth
+from tidegate.tasks.baselines import fit_baselines
 from tidegate.tasks.metrics import bootstrap_coverage, by_horizon, covered, finite, intervals, scores
 
 if TYPE_CHECKING:
     from tidegate.tasks.forecast import Forecaster
 
 Array = np.ndarray
-CALIBRATION_TIMES = 240  # latest forecast times that an interval is corrected by
 
 
 @dataclass
@@ -52,8 +50,9 @@ def run_backtest(
     windows = forecaster.windows_for(data)
     parts, config = forecaster.parts_, forecaster.resolved_
     end = windows.end
-    stride = max(1, config.horizon // 4)
-    test = windows.origins(parts.test_start, end, stride)
+    rolled = forecaster.rolled(windows)
+    tested = rolled.start >= parts.test_start
+    test = rolled.origins.take(tested)
     if len(test) == 0:
         raise DataError(
             f"the test part has no whole window: the data end {max(0, end - parts.test_start)} steps after it begins, "
@@ -68,27 +67,15 @@ def run_backtest(
             models[cell] = forecaster.twin(cell, windows, progress=progress)
     found = {}
     for name, model in models.items():
-        found[name.upper()] = _corrected(model, windows, test, stride)
-        found[f"{name.upper()} uncorrected"] = windows.unscale(model.quantiles(windows, test), test.series)
+        rolled = model.rolled(windows)
+        found[name.upper()] = windows.unscale(rolled.corrected[tested], test.series)
+        found[f"{name.upper()} uncorrected"] = windows.unscale(rolled.quantiles[tested], test.series)
     train, valid = windows.origins(windows.start, parts.train_end), windows.origins(parts.train_end, parts.test_start)
     if len(train) and len(valid):
         for name, predict in fit_baselines(windows, train, valid, levels, config.seed).items():
             found[name] = windows.unscale(predict(test), test.series)
     scale = _seasonal_error(windows, parts.train_end)[test.series]
     return Backtest(windows, test, windows.truth(test), found, scale, levels)
-
-
-def _corrected(forecaster: Forecaster, windows: Windows, test: Origins, stride: int) -> Array:
-    parts, h = forecaster.parts_, windows.horizon
-    before = windows.origins(parts.train_end, parts.test_start + h - 1, stride)
-    before = before.take(windows.panel.first[before.series] + before.step < parts.test_start)
-    both = before.then(test)
-    quantiles = forecaster.quantiles(windows, both)
-    start = windows.panel.first[both.series] + both.step
-    corrected = calibration.rolling(
-        quantiles, scaled_truth(windows, both), start, forecaster.config.quantiles, CALIBRATION_TIMES
-    )
-    return windows.unscale(corrected[len(before) :], test.series)
 
 
 def evaluate(test: Backtest, seed: int = 0) -> dict[str, Any]:
@@ -116,7 +103,7 @@ def evaluate(test: Backtest, seed: int = 0) -> dict[str, Any]:
             for low, high in intervals(test.levels)
         }
     grid = test.windows.panel.grid
-    first, last = (str(grid.timestamps(np.array([t]))[0]) for t in (test.start.min(), test.start.max()))
+    first, last = (_text(grid.timestamps(np.array([t]))[0]) for t in (test.start.min(), test.start.max()))
     about = {
         "forecasts": len(test.origins),
         "series": len(np.unique(test.origins.series)),
@@ -127,6 +114,11 @@ def evaluate(test: Backtest, seed: int = 0) -> dict[str, Any]:
         "season": test.windows.season,
     }
     return finite({"test": about, "models": models, "coverage_interval": ranges})
+
+
+def _text(time: np.generic) -> str:
+    """A time without the parts that are zero."""
+    return str(time).replace("T", " ").removesuffix(".000000").removesuffix(":00").removesuffix(" 00:00")
 
 
 def _seasonal_error(windows: Windows, end: int) -> Array:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
+from tidegate.data.columns import when
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import read_table
@@ -27,61 +27,22 @@ from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, sample, scaled_truth
 from tidegate.tasks.estimator import Estimator, as_names
+from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.network import ForecastNet, pinball
-from tidegate.tasks.run import MODEL, data_of, make_folder, read_config, read_model, write_config, write_model
+from tidegate.tasks.run import (
+    MODEL,
+    check_unchanged,
+    data_of,
+    make_folder,
+    read_config,
+    read_model,
+    write_config,
+    write_model,
+)
 from tidegate.training.config import TrainingConfig
 from tidegate.training.loop import Place, train
 
 VALIDATION_WINDOWS = 2_000
-
-
-class ForecastConfig(TrainingConfig):
-    """What is forecast, from what, and how."""
-
-    target: list[str] = Field([], description="Column to forecast; repeat it for several.")
-    time: str | None = Field(None, description="Column of times; without it the rows are taken in order.")
-    series: str | None = Field(None, description="Column that names the series, when the table holds several.")
-    horizon: int = Field(24, ge=1, description="Steps to forecast.")
-    known: list[str] = Field([], description="Column known in the future too, such as a price plan.")
-    past: list[str] = Field([], description="Column known only up to now, such as another measurement.")
-    static: list[str] = Field([], description="Column that is the same in all rows of a series.")
-    frequency: str | None = Field(None, description="Step of the time grid, such as 15m, 1h, 1d, 1mo; found by itself.")
-    history: int | None = Field(None, ge=1, description="Steps read before each forecast; found from the season.")
-    season: int | None = Field(None, ge=1, description="Steps of one season; found from the step of the grid.")
-    calendar: bool = Field(True, description="Hour, weekday and day of the year as inputs.")
-    quantiles: list[float] = Field(
-        [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95], description="Levels to forecast; 0.5 is the point forecast."
-    )
-    validation: float = Field(
-        0.15, gt=0, lt=1, description="Share of the time, before the test part, that stops training."
-    )
-    test: float = Field(0.15, gt=0, lt=1, description="Share of the time, at the end, kept untouched for evaluation.")
-    windows: int = Field(8_192, ge=1, description="Windows drawn at random for each epoch.")
-    hidden_size: int = Field(64, ge=1, description="Units of each layer.")
-    num_layers: int = Field(1, ge=1, description="Layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate between layers and before the head.")
-    cell: Literal["lstm", "rnn"] = Field("lstm", description="The vanilla RNN is there to be compared with.")
-
-    @field_validator("target", "known", "past", "static", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("quantiles")
-    @classmethod
-    def _levels(cls, value: list[float]) -> list[float]:
-        if 0.5 not in value or len(value) < 3 or sorted(set(value)) != value or not 0 < value[0] <= value[-1] < 1:
-            raise ValueError("quantiles rise, lie between 0 and 1, and have 0.5 and one on each side of it among them")
-        return value
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        if self.validation + self.test >= 0.9:
-            raise ValueError(
-                f"validation and test leave at least a tenth of the time to train on; given {self.validation} "
-                f"and {self.test}"
-            )
-        return self
 
 
 class Parts(NamedTuple):
@@ -90,6 +51,16 @@ class Parts(NamedTuple):
     train_end: int
     test_start: int
     end: int
+
+
+class Rolled(NamedTuple):
+    """Forecasts one after another, in scaled units."""
+
+    origins: Origins  # n
+    start: np.ndarray  # (n,) grid index of the first step
+    quantiles: np.ndarray  # (n, h, C, Q) as the network gives them
+    corrected: np.ndarray  # (n, h, C, Q) with the errors known at each origin
+    margins: np.ndarray  # (h, C, K) for the next forecast
 
 
 class _Job:
@@ -135,7 +106,7 @@ class Forecaster(Estimator):
     ----------
     model_ : ForecastNet
     notes_ : list of str
-        What was done to the data, for a person.
+        What was done to the data, for a person; ``predict_notes_`` of the latest prediction.
     training_ : Place
         History of the training, best epoch and score.
 
@@ -155,9 +126,11 @@ class Forecaster(Estimator):
     parts_: Parts
     calendar_: list[str]
     notes_: list[str]
+    predict_notes_: list[str]
     training_: Place
     data_: str | None
     folder_: Path | None
+    _rolled: Rolled | None = None
 
     def fit(
         self,
@@ -189,8 +162,8 @@ class Forecaster(Estimator):
         """
         if target is not None:
             self.set_params(target=as_names("target", target))
-        path = None if folder is None else make_folder(folder)
         self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        path = None if folder is None else Path(folder)
         return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
 
     def _fit_panel(self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False) -> Self:
@@ -198,11 +171,12 @@ class Forecaster(Estimator):
         train_origins, valid_origins = self._split(self.windows_)
         self.folder_ = path
         if path is not None:
-            write_config(path, self.task, self.resolved_, self.data_)
+            write_config(make_folder(path), self.task, self.resolved_, self.data_)
         torch.manual_seed(self.config.seed)
         self.model_ = self._build()
         job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
         self.training_ = train(job, self.config, path, resume=resume, progress=progress)
+        self._rolled = None
         self._calibrate()
         if path is not None:
             self.save(path)
@@ -218,7 +192,7 @@ class Forecaster(Estimator):
                 return kept
         other = Forecaster(**options)
         other.data_ = self.data_
-        return other._fit_panel(windows.panel, None if path is None else make_folder(path), progress=progress)
+        return other._fit_panel(windows.panel, path, progress=progress)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.
@@ -260,8 +234,14 @@ class Forecaster(Estimator):
         self._check_fitted("predict")
         panel = self._read(data, like=self.panel_facts_).extend(self.config.horizon)
         windows = self._windows(panel)
-        origins = Origins(np.arange(len(panel.names)), panel.history_ends.astype(np.int64))
-        quantiles = calibration.apply(self.quantiles(windows, origins), self.calibration_["corrections"])
+        ends = panel.history_ends.astype(np.int64)
+        origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
+        empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
+        self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
+        self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
+        quantiles = calibration.widen(
+            self.quantiles(windows, origins), self.calibration_["margins"], self.config.quantiles
+        )
         if samples:
             scores = self.calibration_["scores"]
             values = calibration.sample_paths(quantiles, scores, self.config.quantiles, samples, seed)
@@ -300,7 +280,10 @@ class Forecaster(Estimator):
             return self.windows_
         if data is None and self.data_ is None:
             raise DataError("evaluate needs data: this model was fitted on a data frame, which it does not keep")
-        return self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+        windows = self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+        if data is None:
+            self.windows_ = windows
+        return windows
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
@@ -315,6 +298,7 @@ class Forecaster(Estimator):
             "panel": self.panel_facts_,
             "parts": self.parts_,
             "calendar": self.calendar_,
+            "config": self.resolved_.model_dump(mode="json"),
             "training": dataclasses.asdict(self.training_) | {"best": float(self.training_.best)},
             "notes": self.notes_,
         }
@@ -331,6 +315,7 @@ class Forecaster(Estimator):
         """
         tensors, facts = read_model(folder, cls.task)
         config = read_config(folder, cls.Config)
+        check_unchanged(folder, config, facts, free=TrainingConfig.model_fields)
         self = cls(**config.model_dump())
         try:
             self.resolved_ = config
@@ -339,14 +324,37 @@ class Forecaster(Estimator):
             self.data_ = None if (data := data_of(folder)) is None else str(data)
             self.training_ = Place(**facts["training"])
             self.scaling_ = Scaling.from_tensors(tensors, facts["series"])
-            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("corrections", "scores")}
+            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("margins", "scores")}
             self.model_ = self._build()
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             self.model_.load_state_dict(weights)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({error})") from None
+            self._check_facts()
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
         self.model_.eval()
         return self
+
+    def _check_facts(self) -> None:
+        """Refuse facts of a run folder that do not belong to one another."""
+        c, scaling = self.resolved_, self.scaling_
+        shape = (len(scaling.names), len(c.target), 2)
+        if scaling.target.shape != shape:
+            raise ValueError(f"scaling of shape {scaling.target.shape} for {shape}")
+        if self.calibration_["margins"].shape[:2] != (c.horizon, len(c.target)):
+            raise ValueError(f"margins of shape {self.calibration_['margins'].shape}")
+        unknown = set(self.calendar_) - set(calendar_names(Grid.from_dict(self.panel_facts_["grid"])))
+        if unknown or not isinstance(self.panel_facts_["categories"], dict):
+            raise ValueError("calendar or categories")
+
+    def _unseen(self, panel: Panel) -> list[str]:
+        """Series of a table that training had not; without --series there is only one."""
+        return self.scaling_.unseen(panel) if self.config.series else []
+
+    @property
+    def stride(self) -> int:
+        """Steps between the origins of a backtest: a quarter of the horizon, so that each time of day is met."""
+        return max(1, self.config.horizon // 4)
 
     # -- from a table to windows ----------------------------------------------------------------
 
@@ -417,16 +425,24 @@ class Forecaster(Estimator):
         flat = [name for s, name in enumerate(panel.names) if _constant(panel.targets[panel.slice(s)])]
         if flat:
             shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
-            self.notes_.append(f"{len(flat)} series never change, which leaves nothing to learn there: {shown}")
-        if len(train_origins) == 0 or len(valid_origins) == 0:
-            part, steps = "training", parts.train_end - low
-            if len(train_origins):
-                part, steps = "validation", parts.test_start - parts.train_end
+            verb = "changes" if len(flat) == 1 else "change"
+            self.notes_.append(f"{len(flat)} series never {verb}, which leaves nothing to learn there: {shown}")
+        if len(train_origins) == 0:
             raise DataError(
                 f"no series has a whole window of {need} steps (history {windows.history} + horizon "
-                f"{windows.horizon}) with known targets for the {part} part, which has {steps} steps; lower "
-                "--history or --horizon, change --validation and --test, or bring more data"
+                f"{windows.horizon}) with known targets in the training part, which has {parts.train_end - low} steps; "
+                "lower --history or --horizon, lower --validation and --test, or bring more data"
             )
+        later = {"validation": (parts.train_end, parts.test_start), "test": (parts.test_start, parts.end)}
+        for part, (start, end) in later.items():
+            if len(windows.origins(start, end)) == 0:
+                fit = f"to {end - start} or less" if end - start < windows.horizon else "or --history"
+                since = when(int(panel.grid.moments([start])[0]), panel.grid.kind != "steps", panel.grid.zone)
+                raise DataError(
+                    f"the {part} part is the {end - start} steps from {since}, and "
+                    f"no forecast of {windows.horizon} steps with known targets and {windows.history} steps of history "
+                    f"before it fits there; lower --horizon {fit}, raise --{part}, or bring more data"
+                )
         return train_origins, valid_origins
 
     # -- the model --------------------------------------------------------------------------------
@@ -436,7 +452,15 @@ class Forecaster(Estimator):
         static = self.scaling_.static.shape[0]
         inputs = 4 * len(c.target) + 2 * (len(c.known) + len(c.past)) + len(self.calendar_) + static + 1
         return ForecastNet(
-            inputs, len(c.target), c.quantiles, c.horizon, c.hidden_size, c.num_layers, c.dropout, c.cell
+            inputs,
+            len(c.target),
+            c.quantiles,
+            c.horizon,
+            c.hidden_size,
+            c.num_layers,
+            c.dropout,
+            c.input_dropout,
+            c.cell,
         )
 
     @torch.no_grad()
@@ -447,12 +471,26 @@ class Forecaster(Estimator):
         return np.concatenate(parts).astype(np.float64)
 
     def _calibrate(self) -> None:
-        """Corrections and the shape of errors, from forecasts of the parts not trained on."""
-        origins = self.windows_.origins(self.parts_.train_end, self.parts_.end, self.config.horizon)
-        quantiles, truth = self.quantiles(self.windows_, origins), scaled_truth(self.windows_, origins)
-        correction = calibration.corrections(truth[..., None] - quantiles, self.config.quantiles)
-        scores = calibration.normal_scores(calibration.apply(quantiles, correction), truth, self.config.quantiles)
-        self.calibration_ = {"corrections": correction, "scores": scores}
+        """Margins and the shape of errors, from forecasts of the parts not trained on."""
+        rolled = self.rolled(self.windows_)
+        truth = scaled_truth(self.windows_, rolled.origins)
+        scores = calibration.normal_scores(rolled.corrected, truth, self.config.quantiles)
+        self.calibration_ = {"margins": rolled.margins, "scores": scores}
+
+    def rolled(self, windows: Windows) -> Rolled:
+        """Forecasts from origins a stride apart over all that was not trained on, corrected as time goes."""
+        if self._rolled is not None and windows.panel is self.windows_.panel:
+            return self._rolled
+        origins = windows.origins(self.parts_.train_end, windows.end, self.stride)
+        start = windows.panel.first[origins.series] + origins.step
+        quantiles = self.quantiles(windows, origins)
+        corrected, margins = calibration.rolling(
+            quantiles, scaled_truth(windows, origins), start, self.config.quantiles
+        )
+        found = Rolled(origins, start, quantiles, corrected, margins)
+        if getattr(self, "windows_", None) is windows:
+            self._rolled = found
+        return found
 
     def _frame(self, panel: Panel, origins: Origins, values: np.ndarray, samples: int) -> pl.DataFrame:
         """Forecasts as a long table: (S, h, C, Q or samples)."""
@@ -461,7 +499,8 @@ class Forecaster(Estimator):
         stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
         columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
         if panel.series_name is not None:
-            columns.insert(0, pl.Series(panel.series_name, np.repeat(panel.names, h)))
+            names = [panel.names[s] for s in origins.series for _ in range(h)]
+            columns.insert(0, pl.Series(panel.series_name, names, dtype=pl.String))
         frame = pl.DataFrame(columns)
         if samples:
             paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
@@ -487,6 +526,12 @@ def _period(grid: Grid, name: str) -> float:
 def _constant(values: np.ndarray) -> bool:
     known = values[np.isfinite(values).all(1)]
     return len(known) > 0 and bool((known == known[0]).all())
+
+
+def _about(sentence: str, names: list[str]) -> list[str]:
+    """A note on some series, by name; none where there are none."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{sentence.format(f'{len(names)} series')}: {shown}"] if names else []
 
 
 def _is_pandas(data: Any) -> bool:

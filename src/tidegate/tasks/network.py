@@ -30,6 +30,8 @@ class ForecastNet(nn.Module):
         Increasing, 0.5 among them.
     horizon, hidden_size, num_layers, dropout
         Steps of the future, H, layers, and the rate between layers and before the head.
+    input_dropout : float
+        Rate at which an input is hidden in a whole window (Gal & Ghahramani 2016).
     cell : "lstm" or "rnn"
         The vanilla RNN is there to be compared with.
     """
@@ -43,6 +45,7 @@ class ForecastNet(nn.Module):
         hidden_size: int,
         num_layers: int,
         dropout: float,
+        input_dropout: float,
         cell: str,
     ) -> None:
         super().__init__()
@@ -52,13 +55,16 @@ class ForecastNet(nn.Module):
         between = dropout if num_layers > 1 else 0.0
         init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
         self.recurrent = kind(inputs, hidden_size, num_layers, dropout=between, init=init)
-        self.dropout = nn.Dropout(dropout)
+        self.input_dropout, self.dropout = input_dropout, nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, targets * len(quantiles))
         nn.init.zeros_(self.head.bias)
 
     def forward(self, batch: Batch) -> Tensor:
         """Quantiles (B, horizon, C, Q) in scaled units, increasing along Q."""
-        hidden, _ = self.recurrent(batch.inputs)  # (T, B, H)
+        x = batch.inputs
+        if self.training and self.input_dropout:
+            x = x * F.dropout(torch.ones_like(x[:1]), self.input_dropout)  # one mask for all steps
+        hidden, _ = self.recurrent(x)  # (T, B, H)
         ahead = self.dropout(hidden[-self.horizon :])  # (horizon, B, H)
         raw = self.head(ahead).transpose(0, 1).unflatten(-1, (self.targets, -1))  # (B, horizon, C, Q)
         return non_crossing(raw, self.median) + batch.last[:, None, :, None]

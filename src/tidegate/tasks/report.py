@@ -57,9 +57,8 @@ def _card(forecaster: Forecaster, metrics: dict[str, Any], command: str) -> str:
     notes = "\n".join(f"- {note}" for note in forecaster.notes_)
     return f"""# Forecasts of {", ".join(c.target)}
 
-A {c.cell.upper()} of {c.num_layers} layer{"s" * (c.num_layers > 1)} with {c.hidden_size} units
-that reads {c.history} steps of {test["step"]} and forecasts the next {c.horizon}. Written by tidegate
-{tidegate.__version__}.
+{c.cell.upper()}, {c.num_layers} layer{"s" * (c.num_layers > 1)} of {c.hidden_size} units: reads {c.history} steps of
+{test["step"]} and forecasts the next {c.horizon}. Written by tidegate {tidegate.__version__}.
 
     {command}
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,38 @@ def read_config(folder: str | Path, kind: type[Config]) -> Any:
         return kind.make(**read_toml(path))
     except ConfigError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def check_unchanged(folder: str | Path, config: Config, facts: Mapping[str, Any], free: Iterable[str] = ()) -> None:
+    """Refuse a ``config.toml`` that was edited after the model was trained, but for the ``free`` fields."""
+    given, kept = config.model_dump(mode="json"), facts.get("config")
+    if not isinstance(kept, dict):
+        return
+    for name in [name for name in given if name in kept and name not in set(free)]:
+        if given[name] != kept[name]:
+            raise RunError(
+                f"{Path(folder) / CONFIG} was changed: it says {name} = {given[name]}, and the model was trained with "
+                f"{kept[name]}; undo the change, or train again"
+            )
+
+
+def check_free(folder: str | Path) -> None:
+    """Refuse a folder that holds a run, or anything else that a new run would mix with.
+
+    Raises
+    ------
+    ConfigError
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    held = {path.name for path in folder.iterdir()}
+    if (folder / CONFIG).is_file() and SOURCE in held:
+        if held <= {CONFIG, SOURCE}:
+            return  # a run that stopped before its first checkpoint
+        raise ConfigError(f"{folder} holds a run already; give another --out, or --resume to go on with it")
+    if held:
+        raise ConfigError(f"{folder} is not empty, and a run needs a folder of its own; give another --out")
 
 
 def data_of(folder: str | Path) -> Path | None:

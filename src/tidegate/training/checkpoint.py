@@ -36,12 +36,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            facts = dict(json.loads((file.metadata() or {})["facts"]))
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}: it is not a finished run of tidegate") from None
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise RunError(f"{path} is damaged and cannot be read ({error}); train again, or restore the file") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = f"it holds no {error}" if isinstance(error, KeyError) else error
+        raise RunError(f"{path} is damaged and cannot be read ({reason}); train again, or restore the file") from None
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,6 +7,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,14 +107,14 @@ def train(
     plain = accelerator.unwrap_model(model)
 
     place = Place()
-    best = _snapshot(plain)
+    best, average = _snapshot(plain), _snapshot(plain)
     path = None if folder is None else folder / CHECKPOINT
     if resume and path is not None and path.exists():
-        place, best = _restore(path, plain, optimizer.optimizer, schedule)
+        place, best, average = _restore(path, plain, optimizer.optimizer, schedule)
 
     def checkpoint() -> None:
         if path is not None and accelerator.is_main_process:
-            _save(path, plain, best, optimizer.optimizer, schedule, place)
+            _save(path, plain, best, average, optimizer.optimizer, schedule, place)
 
     last = fixed_epochs or config.epochs
     saved = time.monotonic()
@@ -126,6 +127,7 @@ def train(
                     loss, weight = _step(job, model, optimizer, schedule, accelerator, indices, device, config)
                     if not math.isfinite(loss):
                         raise TrainingStopped(_not_finite(loss, place, path))
+                    _blend(average, plain, config.average, schedule.last_epoch)
                     place.loss_sum += loss * weight
                     place.weight_sum += weight
                     place.batch += 1
@@ -133,10 +135,12 @@ def train(
                     if time.monotonic() - saved > config.checkpoint_seconds:
                         checkpoint()
                         saved = time.monotonic()
-                score = _validate(job, plain, device)
+                with _wearing(plain, average):
+                    score = _validate(job, plain, device)
                 place.seconds += time.monotonic() - started
                 if score < place.best or fixed_epochs is not None:
-                    place.best, place.best_epoch, best = score, place.epoch + 1, _snapshot(plain)
+                    place.best, place.best_epoch = score, place.epoch + 1
+                    best = {name: value.clone() for name, value in average.items()}
                 place.history.append(_row(place, score, schedule))
                 bar.epoch(place, score)
                 place.epoch, place.batch, place.loss_sum, place.weight_sum = place.epoch + 1, 0, 0.0, 0.0
@@ -229,11 +233,39 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+@torch.no_grad()
+def _blend(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
+    """Move the average towards the weights; faster at first, so that the start is soon forgotten."""
+    decay = min(decay, step / (step + 10))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)
+
+
+@contextmanager
+def _wearing(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The model with other weights for a while."""
+    own = _snapshot(model)
+    model.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
 def _save(
-    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer, schedule: Any, place: Place
+    path: Path,
+    model: nn.Module,
+    best: dict[str, Tensor],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    place: Place,
 ) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
+    kept = {"model": model.state_dict(), "best": best, "average": average}
+    tensors = {f"{kind}.{name}": value for kind, values in kept.items() for name, value in values.items()}
     state, facts = flatten_optimizer(optimizer)
     tensors |= state | {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -244,16 +276,20 @@ def _save(
 
 def _restore(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any
-) -> tuple[Place, dict[str, Tensor]]:
+) -> tuple[Place, dict[str, Tensor], dict[str, Tensor]]:
     tensors, facts = load_tensors(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+
+    def part(kind: str) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+
+    model.load_state_dict(part("model"))
     restore_optimizer(optimizer, tensors, facts["optimizer"])
     schedule.last_epoch = facts["schedule"]["last_epoch"]
     schedule._last_lr = facts["schedule"]["last_lr"]
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return Place(**facts["place"]), {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+    return Place(**facts["place"]), part("best"), part("average")
 
 
 def _not_finite(loss: float, place: Place, path: Path | None) -> str:

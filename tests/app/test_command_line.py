@@ -1,0 +1,387 @@
+"""Bad input, and nothing lost: one clear sentence, a non-zero exit code, no traceback, no half-written file."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors import safe_open
+from tables import SMALL, Result, files, hourly
+
+from tidegate.training.checkpoint import load_tensors, save_tensors
+
+OF_TABLE = ["--target", "y", "--time", "t"]
+FEW = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] != "--horizon" for word in pair]
+
+
+def refused(result: Result, sentence: str) -> None:
+    """One sentence on stderr, nothing on stdout, a non-zero exit code."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    said = result.err.strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    assert sentence in said, said
+    assert result.out == ""
+
+
+def text(changes: dict[int, object], column: str = "y") -> pl.DataFrame:
+    """The table with some values of a column replaced, as text."""
+    table = hourly()
+    values = table[column].cast(pl.String).to_list()
+    for row, value in changes.items():
+        values[row] = value
+    return table.with_columns(pl.Series(column, values))
+
+
+def twice() -> pl.DataFrame:
+    return pl.concat([hourly(), hourly()[7:8]])
+
+
+# what the table is, the sentence
+BAD_TABLES = {
+    "missing file": (None, "no such file: "),
+    "binary": (bytes(range(256)), "is not a table: it holds binary data, neither CSV nor Parquet"),
+    "no bytes": (b"", "is empty: it has zero bytes"),
+    "no rows": (b"t,y\n", "is an empty table: it has columns but no rows"),
+    "cut off": (b"t,y\n2020-01-01 00:00,1\n2020-01-01 01:00", "line 3 has 1 field, the header has 2"),
+    "text": (text({5: "oops"}), "--target y: row 6 (line 7 of a CSV file) holds 'oops' where a number belongs"),
+    "twice": (twice(), "--time t: the table has 2 rows at 2020-01-01 07:00 (rows 8, 241); did you forget --series?"),
+    "infinite": (text({5: "inf"}), "--target y: row 6 (line 7 of a CSV file) holds inf, which is infinite"),
+    "no times": (text({3: ""}, "t"), "--time t: row 4 (line 5 of a CSV file) has no time"),
+    "time zones": (
+        text({5: "2020-01-01 05:00Z"}, "t"),
+        "holds '2020-01-01 05:00Z' with a UTC offset, row 1 holds '2020-01-01 00:00' without one; "
+        "give all times an offset, or none",
+    ),
+    "too short": (hourly(20), "no series has a whole window of 16 steps (history 12 + horizon 4)"),
+    "nothing but missing": (text(dict.fromkeys(range(240), "")), "--target y: the column holds no value at all"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_TABLES)
+def test_bad_tables(run, tmp_path, what):
+    table, sentence = BAD_TABLES[what]
+    path = tmp_path / "a.csv"
+    if isinstance(table, pl.DataFrame):
+        table.write_csv(path)
+    elif table is not None:
+        path.write_bytes(table)
+    before = files(tmp_path)
+    refused(run("train", "forecast", path, *OF_TABLE, *SMALL, "--out", tmp_path / "run"), sentence)
+    assert files(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+
+
+BAD_OPTIONS = {
+    "missing column": (
+        ["--target", "yy", "--time", "t"],
+        "has no column 'yy'; did you mean 'y'? Its columns are: t, y",
+    ),
+    "no target": (["--time", "t"], "--target is needed: the column to forecast"),
+    "horizon beyond the data": ([*OF_TABLE, *FEW, "--horizon", "300"], "the longest series has 240; lower --horizon"),
+    "horizon beyond a part": (
+        [*OF_TABLE, *FEW, "--horizon", "100"],
+        "lower --horizon to 36 or less, raise --validation",
+    ),
+    "a test part of few steps": (
+        [*OF_TABLE, *SMALL, "--test", "0.01"],
+        "the test part is the 2 steps from 2020-01-10 22:00, and no forecast of 4 steps with known targets and 12 "
+        "steps of history before it fits there; lower --horizon to 2 or less, raise --test, or bring more data",
+    ),
+    "typo": ([*OF_TABLE, "--horizn", "3"], "Unknown option: --horizn. Did you mean --horizon?"),
+    "no epochs": ([*OF_TABLE, "--epochs", "0"], "--epochs: it must be greater than or equal to 1; given '0'"),
+    "words": ([*OF_TABLE, "--epochs", "many"], "--epochs: a whole number is needed; given 'many'"),
+    "infinite rate": ([*OF_TABLE, "--learning-rate", "inf"], "--learning-rate: a finite number is needed; given 'inf'"),
+    "no median": ([*OF_TABLE, "--quantiles", "0.1", "--quantiles", "0.9"], "have 0.5 and one on each side of it among"),
+    "one-sided": ([*OF_TABLE, "--quantiles", ".5", "--quantiles", ".8", "--quantiles", ".9"], "given 0.5, 0.8, 0.9"),
+    "no such precision": ([*OF_TABLE, "--precision", "fp8"], "--precision: it must be 'no', 'bf16' or 'fp16'"),
+    "half on the CPU": ([*OF_TABLE, *SMALL, "--precision", "fp16", "--cpu"], "precision fp16 needs a GPU"),
+    "nothing to train on": ([*OF_TABLE, "--test", "0.5", "--validation", "0.4"], "leave at least a tenth of the time"),
+    "frequency": ([*OF_TABLE, "--frequency", "soon"], "--frequency soon: not a step of time"),
+    "one column, two roles": ([*OF_TABLE, "--past", "y"], "column 'y' is given as --target and as --past"),
+    "config": ([*OF_TABLE, "--config", "no.toml"], "there is no configuration file no.toml"),
+    "resume what": ([*OF_TABLE, "--resume"], "--resume needs the run folder to go on with: give it as --out"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_OPTIONS)
+def test_bad_options(run, kept, tmp_path, monkeypatch, what):
+    options, sentence = BAD_OPTIONS[what]
+    monkeypatch.chdir(tmp_path)
+    refused(run("train", "forecast", kept / "good.csv", *options), sentence)
+    left = {Path(name).name for name in files(tmp_path)}
+    assert left <= {"config.toml", "data.json"}  # such a folder may be trained in again
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        ("horizn = 3\n", "unknown option 'horizn'; did you mean 'horizon'?"),
+        ("horizon = \n", "c.toml is not valid TOML"),
+        ("epochs = 0\n", "error: epochs: it must be greater than or equal to 1; given 0"),
+        ("target = 3\n", "error: target: a list is needed; given 3"),
+    ],
+)
+def test_bad_config(run, kept, tmp_path, toml, sentence):
+    (tmp_path / "c.toml").write_text(toml)
+    words = ["--time", "t", "--config", tmp_path / "c.toml", "--out", tmp_path / "run"]
+    refused(run("train", "forecast", kept / "good.csv", *words), sentence)
+    assert list(files(tmp_path)) == ["c.toml"]
+
+
+def test_what_is_wrong_is_said_by_the_real_command(command, kept, tmp_path):
+    """True processes: an option, a table, a run folder."""
+    refused(command("train", "forecast", "x.csv", "--targt", "y"), "Unknown option: --targt. Did you mean --target?")
+    refused(
+        command("predict", kept / "good.csv", kept / "good.csv", "-o", tmp_path / "a.csv"), "there is no run folder"
+    )
+    refused(command("evaluate", tmp_path), "has no model.safetensors: it is not a finished run of tidegate")
+    missing = kept / "god.csv"
+    refused(command("train", "forecast", missing, *OF_TABLE, cwd=tmp_path), f"did you mean {kept / 'good.csv'}?")
+    assert files(tmp_path) == {}
+
+
+def test_untidy_tables_are_used_and_it_is_said(run, tmp_path):
+    """Unsorted rows, gaps, missing values, a series too short and a constant one, in one table."""
+    rng = np.random.default_rng(3)
+    level = hourly().with_columns(y=1000 + pl.Series(rng.normal(size=240)), s=pl.lit("level"))
+    level = level.with_columns(y=pl.when(pl.int_range(240) % 3 != 1).then(pl.col("y")))  # 80 values missing
+    level = level.filter(~pl.int_range(240).is_in([50, 51, 100]))  # three more steps, in two gaps
+    flat = hourly().with_columns(y=pl.lit(7.0), s=pl.lit("flat"))
+    tiny = hourly(10).with_columns(s=pl.lit("tiny"))
+    table = pl.concat([level, flat, tiny]).sample(fraction=1, shuffle=True, seed=1)
+    table.write_csv(tmp_path / "a.csv")
+    words = [*OF_TABLE, "--series", "s", *SMALL, "--out", tmp_path / "run"]
+    result = run("train", "forecast", tmp_path / "a.csv", *words)
+    assert result.code == 0, result.err
+    assert "sorted the rows by time: they went back in" in result.out
+    assert "filled 2 gaps (3 missing steps) on the 1 hour grid" in result.out
+    gone = 80 + sum(k % 3 != 1 for k in (50, 51, 100))
+    assert f"y: {gone} of 490 steps are missing ({100 * gone / 490:.2g}%)" in result.out
+    assert "skipped 1 series shorter than one window of 16 steps: tiny" in result.out
+    assert "1 series never changes, which leaves nothing to learn there: flat" in result.out
+
+    # A missing value taken for zero would put a third of the level series 1000 off.
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for name, model in metrics["models"].items():
+        assert model["overall"]["rmse"] < 5, name
+    assert f"went back in {np.sum(np.diff(_codes(table)) < 0)} place" in result.out
+
+    done = run("predict", tmp_path / "run", tmp_path / "a.csv", "-o", tmp_path / "f.csv")
+    assert done.code == 0, done.err
+    assert "filled 2 gaps (3 missing steps) on the 1 hour grid" in done.out
+    forecast = pl.read_csv(tmp_path / "f.csv")
+    assert forecast.filter(s="level")["y"].is_between(990, 1010).all()
+    assert forecast.filter(s="flat")["y"].is_between(3, 11).all()
+    assert forecast.group_by("s").len()["len"].to_list() == [4, 4, 4]
+
+
+def _codes(table: pl.DataFrame) -> np.ndarray:
+    """Rows of each series on end, in the order of the table; between series time goes on."""
+    parts = [table.filter(s=s)["t"].str.to_datetime().dt.epoch("s").to_numpy() for s in table["s"].unique()]
+    return np.concatenate([part + k * 10**9 for k, part in enumerate(parts)])
+
+
+def test_a_loss_that_is_not_finite_stops(run, kept, tmp_path):
+    words = [*OF_TABLE, *SMALL, "--learning-rate", "1e30", "--clip", "1e30", "--batch-size", "8"]
+    result = run("train", "forecast", kept / "good.csv", *words, "--out", tmp_path / "run")
+    refused(result, "training stopped: the loss is")
+    assert "Lower --learning-rate or --clip" in result.err
+    assert set(files(tmp_path / "run")) == {"config.toml", "data.json"}
+    # What is left is no run: the same folder may be used again, and it is not taken for a trained one.
+    refused(run("evaluate", tmp_path / "run"), "has no model.safetensors: it is not a finished run of tidegate")
+    again = run("train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run")
+    assert again.code == 0
+
+
+def test_folders_that_hold_something_are_left_alone(run, kept, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    words = ["train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out"]
+    refused(run(*words, tmp_path), "is not empty, and a run needs a folder of its own; give another --out")
+    refused(run(*words, kept / "base"), "holds a run already; give another --out, or --resume to go on with it")
+    refused(run(*words, tmp_path / "README.md"), "cannot make the folder")
+    refused(run(*words[:3], "--resume", "--out", tmp_path), "holds no run to go on with (it has no config.toml)")
+    changed = ["--resume", "--out", kept / "base", "--horizon", "5"]
+    refused(run("train", "forecast", *changed), "it cannot change --horizon")
+    assert files(tmp_path) == {"README.md": b"mine"}
+
+
+# --- run folders ---------------------------------------------------------------------------------------------
+
+
+def _cut(run: Path) -> None:
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def _edit(old: str, new: str):
+    def edit(run: Path) -> None:
+        kept = (run / "config.toml").read_text()
+        assert old in kept
+        (run / "config.toml").write_text(kept.replace(old, new))
+
+    return edit
+
+
+def _facts(**facts: object):
+    def change(run: Path) -> None:
+        tensors, kept = load_tensors(run / "model.safetensors")
+        save_tensors(run / "model.safetensors", tensors, kept | facts)
+
+    return change
+
+
+def _drop(name: str):
+    def drop(run: Path) -> None:
+        tensors, kept = load_tensors(run / "model.safetensors")
+        save_tensors(run / "model.safetensors", {k: v for k, v in tensors.items() if k != name}, kept)
+
+    return drop
+
+
+DAMAGE = {
+    "cut off": (_cut, "model.safetensors is damaged and cannot be read"),
+    "no model": (lambda run: (run / "model.safetensors").unlink(), "it is not a finished run of tidegate"),
+    "no config": (lambda run: (run / "config.toml").unlink(), "it is not a run folder of tidegate"),
+    "unknown key": (_edit("hidden_size", "hiden_size"), "unknown option 'hiden_size'; did you mean 'hidden_size'?"),
+    "not TOML": (_edit("=", ":"), "config.toml is not valid TOML"),
+    "edited size": (_edit("hidden_size = 4", "hidden_size = 5"), "it says hidden_size = 5, and the model was trained"),
+    "edited horizon": (_edit("horizon = 4", "horizon = 5"), "it says horizon = 5, and the model was trained with 4"),
+    "no history": (_edit("history = 12\n", ""), "it says history = None, and the model was trained with 12"),
+    "another kind": (_facts(task="text"), "is a run of another kind: it holds 'text', and 'forecast' was asked for"),
+    "a later format": (_facts(format=99, version="9.1"), "was written by tidegate 9.1, whose run folders this version"),
+    "lost weights": (_drop("model.head.bias"), "is damaged: model and configuration do not fit together"),
+    "lost scaling": (_drop("scaling.target"), "is damaged: model and configuration do not fit together"),
+    "other series": (_facts(series=["a", "b"]), "is damaged: model and configuration do not fit together"),
+    "no grid": (_facts(panel={}), "is damaged: model and configuration do not fit together"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_run_folders(run, kept, tmp_path, what):
+    damage, sentence = DAMAGE[what]
+    shutil.copytree(kept / "base", tmp_path / "run")
+    damage(tmp_path / "run")
+    before = files(tmp_path)
+    refused(run("predict", tmp_path / "run", kept / "good.csv", "-o", tmp_path / "f.csv"), sentence)
+    refused(run("evaluate", tmp_path / "run"), sentence)
+    assert files(tmp_path) == before
+
+
+def test_training_fields_may_be_edited(run, kept, tmp_path):
+    """What only training reads does not make another model."""
+    shutil.copytree(kept / "base", tmp_path / "run")
+    _edit("batch_size = 64", "batch_size = 8")(tmp_path / "run")
+    assert run("predict", tmp_path / "run", kept / "good.csv", "-o", tmp_path / "f.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("f.xls", "a table's file name ends in .csv or .parquet"),
+        ("no/f.csv", "the folder {}/no does not exist"),
+    ],
+)
+def test_bad_outputs(run, kept, tmp_path, name, sentence):
+    result = run("predict", kept / "base", kept / "good.csv", "-o", tmp_path / name)
+    refused(result, sentence.format(tmp_path))
+    assert files(tmp_path) == {}
+
+
+def test_other_tables_for_a_run(run, kept, tmp_path):
+    hourly(100).write_csv(tmp_path / "old.csv")
+    refused(run("evaluate", kept / "base", tmp_path / "old.csv"), "the test part has no whole window")
+    hourly().rename({"y": "z"}).write_csv(tmp_path / "z.csv")
+    words = ["-o", tmp_path / "f.csv"]
+    refused(run("predict", kept / "base", tmp_path / "z.csv", *words), "has no column 'y'")
+    hourly().with_columns(y=None).write_csv(tmp_path / "none.csv")
+    refused(
+        run("predict", kept / "base", tmp_path / "none.csv", *words), "--target y: the column holds no value at all"
+    )
+    refused(run("predict", kept / "base", kept / "good.csv", *words, "--samples", "-1"), "given -1")
+    assert not (tmp_path / "f.csv").exists()
+
+
+# --- a disk that fills ---------------------------------------------------------------------------------------
+
+
+def little_disk(size: int):
+    """No file may grow beyond ``size``: the system fails in the middle of a write, as a full disk does."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.fixture
+def full_disk():
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: little_disk(size)()
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def whole(folder: Path) -> None:
+    """Nothing hidden is left, and every file can be read to its end."""
+    for name in files(folder):
+        path = folder / name
+        assert not path.name.startswith("."), name
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                assert all(file.get_tensor(key) is not None for key in file.keys())  # noqa: SIM118
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>")
+        elif path.suffix == ".png":
+            assert path.read_bytes()[-12:-4] == b"\0\0\0\0IEND"
+
+
+def test_a_disk_that_fills_in_training(command, kept, tmp_path):
+    words = ["train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
+    result = command(*words, preexec_fn=little_disk(6_000))
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith("error: cannot write ")
+    assert last.endswith("the file would exceed the size allowed; nothing was changed")
+    assert set(files(tmp_path / "run")) == {"config.toml", "data.json"}
+    whole(tmp_path)
+
+
+@pytest.mark.parametrize("room", [700, 3_000, 20_000])
+def test_a_disk_that_fills_in_evaluation_keeps_the_old_files(run, kept, tmp_path, full_disk, room):
+    shutil.copytree(kept / "base", tmp_path / "run")
+    sizes = {name: len(data) for name, data in files(tmp_path).items()}
+    assert max(sizes.values()) > room
+    full_disk(room)
+    refused(run("evaluate", tmp_path / "run"), "nothing was changed")
+    full_disk(resource.RLIM_INFINITY)
+    assert set(files(tmp_path)) == set(sizes)
+    whole(tmp_path)
+
+
+def test_a_disk_that_fills_in_prediction(run, kept, tmp_path, full_disk):
+    (tmp_path / "f.csv").write_text("old")
+    full_disk(1_000)
+    words = ["predict", kept / "base", kept / "good.csv", "--samples", "50", "-o", tmp_path / "f.csv"]
+    result = run(*words)
+    full_disk(resource.RLIM_INFINITY)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert result.err.startswith(f"error: cannot write {tmp_path}/f.csv: ")
+    assert result.err.endswith("nothing was changed\n")
+    assert files(tmp_path) == {"f.csv": b"old"}
+
+
+def test_a_folder_that_may_not_be_written(run, kept, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    tmp_path.chmod(0o500)
+    refused(run("predict", kept / "base", kept / "good.csv", "-o", tmp_path / "f.csv"), "permission is denied")
+    refused(
+        run("train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "r"), "permission is denied"
+    )

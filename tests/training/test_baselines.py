@@ -1,0 +1,75 @@
+"""What a forecaster is measured against, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from tables import hourly
+
+from tidegate.data.build import make_panel
+from tidegate.data.windows import Origins, Scaling, Windows
+from tidegate.tasks.baselines import fit_baselines
+
+LEVELS = [0.1, 0.5, 0.9]
+HORIZON, SEASON = 30, 24  # farther than one season
+
+
+def windows_of(table: pl.DataFrame, horizon: int = HORIZON, known: tuple[str, ...] = ()) -> Windows:
+    panel = make_panel(table, target=["y"], time="t", known=known)
+    return Windows(panel, Scaling.fit(panel, 10**9), 48, horizon, SEASON, [])
+
+
+def fitted(windows: Windows):
+    """Baselines trained on the first 400 steps, and their forecasts in the data's units."""
+    low = windows.start
+    train, valid = windows.origins(low, low + 300), windows.origins(low + 300, low + 400)
+    made = fit_baselines(windows, train, valid, LEVELS, 0)
+    return {name: lambda o, p=p: windows.unscale(p(o), o.series)[:, :, 0] for name, p in made.items()}, train
+
+
+def at(*steps: int) -> Origins:
+    return Origins(np.zeros(len(steps), np.int64), np.array(steps))
+
+
+def test_naive_and_seasonal_naive_by_hand():
+    table = hourly(500)
+    y = table["y"].to_numpy()
+    found, train = fitted(windows_of(table))
+    naive = found["naive"](at(410, 450))
+    np.testing.assert_allclose(naive[..., 1], [[y[409]] * HORIZON, [y[449]] * HORIZON], rtol=1e-5)
+    seasonal = found["seasonal naive"](at(410))[0]
+    day = y[410 - 24 : 410]
+    np.testing.assert_allclose(seasonal[:, 1], np.concatenate([day, day[:6]]), rtol=1e-5)  # the last whole day, again
+
+    # Their quantiles are those of the errors in training, by step ahead, around the same point.
+    for name, point in (("naive", lambda s: np.full(HORIZON, y[s - 1])), ("seasonal naive", None)):
+        if point is None:
+            point = lambda s: np.resize(y[s - 24 : s], HORIZON)  # noqa: E731
+        errors = np.stack([y[s : s + HORIZON] - point(s) for s in train.step])
+        spread = np.quantile(errors, LEVELS, axis=0).T
+        expected = point(410)[:, None] + spread - spread[:, [1]]
+        np.testing.assert_allclose(found[name](at(410))[0], expected, rtol=1e-4)
+
+
+def test_missing_values_are_passed_over():
+    table = hourly(500).with_columns(y=pl.when(~pl.int_range(500).is_in([408, 409, 395])).then("y"))
+    y = table["y"].to_numpy()
+    found, _ = fitted(windows_of(table))
+    np.testing.assert_allclose(found["naive"](at(410))[0, :, 1], y[407], rtol=1e-5)  # the last one known
+    seasonal = found["seasonal naive"](at(410))[0, :, 1]
+    assert seasonal[9] == pytest.approx(y[407], rel=1e-5)  # a day before step 419 is 395, which is missing
+    assert seasonal[8] == pytest.approx(y[394], rel=1e-5)
+
+
+def test_ridge_finds_a_linear_rule():
+    """y is twice the covariate of its hour: least squares on the window must see it."""
+    rng = np.random.default_rng(0)
+    k = rng.normal(size=500)
+    table = hourly(500).with_columns(k=pl.Series(k), y=pl.Series(7 + 2 * k))
+    found, _ = fitted(windows_of(table, 3, ("k",)))
+    origins = at(*range(410, 480))
+    ridge, naive = found["ridge"](origins), found["naive"](origins)
+    truth = np.stack([7 + 2 * k[s : s + 3] for s in origins.step])
+    assert np.abs(ridge[..., 1] - truth).mean() < 0.35 * np.abs(naive[..., 1] - truth).mean()
+    assert (np.diff(ridge, axis=-1) >= 0).all()
