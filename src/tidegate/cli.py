@@ -222,8 +222,6 @@ def _train(
             said = f"interrupted; go on with: tidegate train forecast --resume --out {shlex.quote(str(folder))}"
             err.print(escape(said), highlight=False, soft_wrap=True)
         raise
-    for note in forecaster.notes_:
-        _console(note)
     _report(forecaster, folder, None, compare, command)
     if command is None:
         _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o forecasts.csv")

@@ -313,7 +313,17 @@ class LSTM(_Recurrent):
 
     def _name_weights(self) -> list[list[tuple[str | None, ...]]]:
         """The attributes that ``weights`` reads: for each layer and direction in the order of LSTMWeights."""
-        order = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "norm_ih", "norm_hh", "norm_c")
+        order = (
+            "weight_ih",
+            "weight_hh",
+            "bias_ih",
+            "bias_hh",
+            "weight_hr",
+            "weight_ch",
+            "norm_ih",
+            "norm_hh",
+            "norm_c",
+        )
         there = self._shapes(1)
         named = [tuple(n + suffix if n in there else None for n in order) for _, suffix in self._suffixes()]
         return [named[k : k + self.directions] for k in range(0, len(named), self.directions)]

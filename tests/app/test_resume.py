@@ -88,7 +88,6 @@ def test_kill_and_resume(uninterrupted, tmp_path):
     assert_same(run, uninterrupted / "run")
 
 
-@pytest.mark.xfail(strict=False, reason="an interrupt between a step and its count is saved as if it were whole")
 def test_ctrl_c_and_resume_as_told(uninterrupted, tmp_path):
     run = tmp_path / "a run"
     code, said = stopped(uninterrupted / "a.csv", run, signal.SIGINT)

@@ -47,17 +47,22 @@ class Scaling:
             _moments(panel.static),
         )
 
-    def for_panel(self, panel: Panel) -> Scaling:
-        """The same scaling in the order of another panel; a series not seen before gets its own."""
+    def for_panel(self, panel: Panel, end: int) -> Scaling:
+        """The same scaling in the order of another panel.
+
+        A series not seen before gets its own, from its steps before grid index ``end`` if it has any.
+        """
         place = {name: k for k, name in enumerate(self.names)}
         own = [place.get(name) for name in panel.names]
         new = [name for name, k in zip(panel.names, own, strict=True) if k is None]
-        fresh = Scaling.fit(panel, np.iinfo(np.int64).max) if new else self
-        rows = range(len(panel.names))
+        early, whole = (Scaling.fit(panel, e) if new else self for e in (end, np.iinfo(np.int64).max))
+        sources = [self if k is not None else early if first < end else whole
+                   for k, first in zip(own, panel.first, strict=True)]  # fmt: skip
+        at = [s if k is None else k for s, k in enumerate(own)]
         return Scaling(
             list(panel.names),
-            np.stack([fresh.target[s] if own[s] is None else self.target[own[s]] for s in rows]),
-            np.stack([fresh.past[s] if own[s] is None else self.past[own[s]] for s in rows]),
+            np.stack([of.target[k] for of, k in zip(sources, at, strict=True)]),
+            np.stack([of.past[k] for of, k in zip(sources, at, strict=True)]),
             self.known,
             self.static,
         )

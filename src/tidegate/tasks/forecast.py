@@ -41,6 +41,7 @@ from tidegate.tasks.run import (
 )
 from tidegate.training.config import TrainingConfig
 from tidegate.training.loop import Place, train
+from tidegate.training.progress import say
 
 VALIDATION_WINDOWS = 2_000
 
@@ -166,9 +167,13 @@ class Forecaster(Estimator):
         path = None if folder is None else Path(folder)
         return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
 
-    def _fit_panel(self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False) -> Self:
+    def _fit_panel(
+        self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False, notes: bool = True
+    ) -> Self:
         self._prepare(panel)
         train_origins, valid_origins = self._split(self.windows_)
+        if progress and notes:
+            say(self.notes_)
         self.folder_ = path
         if path is not None:
             write_config(make_folder(path), self.task, self.resolved_, self.data_)
@@ -192,7 +197,7 @@ class Forecaster(Estimator):
                 return kept
         other = Forecaster(**options)
         other.data_ = self.data_
-        return other._fit_panel(windows.panel, path, progress=progress)
+        return other._fit_panel(windows.panel, path, progress=progress, notes=False)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.
@@ -232,7 +237,7 @@ class Forecaster(Estimator):
             ``samples`` one row a series, path and step.
         """
         self._check_fitted("predict")
-        panel = self._read(data, like=self.panel_facts_).extend(self.config.horizon)
+        panel = self._read(data, like=self.panel_facts_).extend(self.horizon)
         windows = self._windows(panel)
         ends = panel.history_ends.astype(np.int64)
         origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
@@ -341,7 +346,7 @@ class Forecaster(Estimator):
         shape = (len(scaling.names), len(c.target), 2)
         if scaling.target.shape != shape:
             raise ValueError(f"scaling of shape {scaling.target.shape} for {shape}")
-        if self.calibration_["margins"].shape[:2] != (c.horizon, len(c.target)):
+        if self.calibration_["margins"].shape[:2] != (self.horizon, len(c.target)):
             raise ValueError(f"margins of shape {self.calibration_['margins'].shape}")
         unknown = set(self.calendar_) - set(calendar_names(Grid.from_dict(self.panel_facts_["grid"])))
         if unknown or not isinstance(self.panel_facts_["categories"], dict):
@@ -352,9 +357,15 @@ class Forecaster(Estimator):
         return self.scaling_.unseen(panel) if self.config.series else []
 
     @property
+    def horizon(self) -> int:
+        """Steps forecast."""
+        assert self.resolved_.horizon is not None
+        return self.resolved_.horizon
+
+    @property
     def stride(self) -> int:
         """Steps between the origins of a backtest: a quarter of the horizon, so that each time of day is met."""
-        return max(1, self.config.horizon // 4)
+        return max(1, self.horizon // 4)
 
     # -- from a table to windows ----------------------------------------------------------------
 
@@ -379,19 +390,18 @@ class Forecaster(Estimator):
         )
 
     def _prepare(self, panel: Panel) -> None:
-        """Choose season and history, part the time, fit the scaling."""
+        """Choose season, horizon and history, part the time, fit the scaling."""
         c = self.config
-        season = c.season or panel.grid.default_season()
-        history = c.history or max(7 * season if season > 1 else 0, 3 * c.horizon, 8)
         longest = int(panel.history_ends.max())
-        if c.history is None:
-            history = max(1, min(history, longest // 3))
-        self.resolved_ = c.model_copy(update={"season": season, "history": history})
+        season = c.season or panel.grid.default_season()
+        horizon = c.horizon or max(1, min(season, round(0.9 * min(c.test, c.validation) * longest)))
+        history = c.history or max(1, min(max(7 * season if season > 1 else 0, 3 * horizon, 8), longest // 3))
+        self.resolved_ = c.model_copy(update={"season": season, "horizon": horizon, "history": history})
         low, end = int(panel.first.min()), int((panel.first + panel.history_ends).max())
         span = end - low
-        if history + c.horizon > longest:
+        if history + horizon > longest:
             raise DataError(
-                f"the horizon of {c.horizon} and the history of {history} steps need {history + c.horizon} steps in a "
+                f"the horizon of {horizon} and the history of {history} steps need {history + horizon} steps in a "
                 f"row, and the longest series has {longest}; lower --horizon or --history, or bring more data"
             )
         self.parts_ = Parts(low + round(span * (1 - c.test - c.validation)), low + round(span * (1 - c.test)), end)
@@ -409,7 +419,8 @@ class Forecaster(Estimator):
         c = self.resolved_
         assert c.history is not None
         assert c.season is not None
-        return Windows(panel, self.scaling_.for_panel(panel), c.history, c.horizon, c.season, self.calendar_)
+        scaling = self.scaling_.for_panel(panel, self.parts_.test_start)
+        return Windows(panel, scaling, c.history, self.horizon, c.season, self.calendar_)
 
     def _split(self, windows: Windows) -> tuple[Origins, Origins]:
         """Origins to train on and to stop by; says which series are too short."""
@@ -455,7 +466,7 @@ class Forecaster(Estimator):
             inputs,
             len(c.target),
             c.quantiles,
-            c.horizon,
+            self.horizon,
             c.hidden_size,
             c.num_layers,
             c.dropout,

@@ -15,7 +15,7 @@ class ForecastConfig(TrainingConfig):
     target: list[str] = Field([], description="Column to forecast; repeat it for several.")
     time: str | None = Field(None, description="Column of times; without it the rows are taken in order.")
     series: str | None = Field(None, description="Column that names the series, when the table holds several.")
-    horizon: int = Field(24, ge=1, description="Steps to forecast.")
+    horizon: int | None = Field(None, ge=1, description="Steps to forecast; one season by default.")
     known: list[str] = Field([], description="Column known in the future too, such as a price plan.")
     past: list[str] = Field([], description="Column known only up to now, such as another measurement.")
     static: list[str] = Field([], description="Column that is the same in all rows of a series.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tidegate.data.atomic import atomic_write
@@ -95,6 +98,7 @@ def train(
     """
     if config.precision == "fp16" and (config.cpu or not torch.cuda.is_available()):
         raise ConfigError("precision fp16 needs a GPU; on a CPU take bf16 or no")
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier fit may have had another precision
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
     device = accelerator.device
     torch.manual_seed(config.seed)
@@ -118,42 +122,67 @@ def train(
 
     last = fixed_epochs or config.epochs
     saved = time.monotonic()
-    with Progress(last, per_epoch, enabled=progress and accelerator.is_main_process) as bar:
-        try:
-            while place.epoch < last and not _stale(place, config, fixed_epochs):
-                started = time.monotonic()
-                batches = job.epoch(_generator(config.seed, place.epoch))
-                for indices in _share(batches[place.batch :], accelerator):
-                    loss, weight = _step(job, model, optimizer, schedule, accelerator, indices, device, config)
-                    if not math.isfinite(loss):
-                        raise TrainingStopped(_not_finite(loss, place, path))
-                    _blend(average, plain, config.average, schedule.last_epoch)
-                    place.loss_sum += loss * weight
-                    place.weight_sum += weight
-                    place.batch += 1
-                    bar.batch(place)
-                    if time.monotonic() - saved > config.checkpoint_seconds:
-                        checkpoint()
-                        saved = time.monotonic()
-                with _wearing(plain, average):
-                    score = _validate(job, plain, device)
-                place.seconds += time.monotonic() - started
-                if score < place.best or fixed_epochs is not None:
-                    place.best, place.best_epoch = score, place.epoch + 1
-                    best = {name: value.clone() for name, value in average.items()}
-                place.history.append(_row(place, score, schedule))
-                bar.epoch(place, score)
-                place.epoch, place.batch, place.loss_sum, place.weight_sum = place.epoch + 1, 0, 0.0, 0.0
-                checkpoint()
-                if folder is not None and accelerator.is_main_process:
-                    _write_history(folder / HISTORY, place.history)
-        except KeyboardInterrupt:
+    bar = Progress(last, per_epoch, enabled=progress and accelerator.is_main_process)
+    with bar, _held_interrupt() as interrupted:
+        while place.epoch < last and not _stale(place, config, fixed_epochs):
+            started = time.monotonic()
+            batches = job.epoch(_generator(config.seed, place.epoch))
+            for indices in _share(batches[place.batch :], accelerator):
+                loss, weight = _step(job, model, optimizer, schedule, accelerator, indices, device, config)
+                if not math.isfinite(loss):
+                    raise TrainingStopped(_not_finite(loss, place, path))
+                _blend(average, plain, config.average, schedule.last_epoch)
+                place.loss_sum += loss * weight
+                place.weight_sum += weight
+                place.batch += 1
+                bar.batch(place)
+                if time.monotonic() - saved > config.checkpoint_seconds:
+                    checkpoint()
+                    saved = time.monotonic()
+                if interrupted():
+                    checkpoint()
+                    raise KeyboardInterrupt
+            with _wearing(plain, average):
+                score = _validate(job, plain, device)
+            place.seconds += time.monotonic() - started
+            if not math.isfinite(score):
+                raise TrainingStopped(_not_finite(score, place, path))
+            if score < place.best or fixed_epochs is not None:
+                place.best, place.best_epoch = score, place.epoch + 1
+                best = {name: value.clone() for name, value in average.items()}
+            place.history.append(_row(place, score, schedule))
+            bar.epoch(place, score)
+            place.epoch, place.batch, place.loss_sum, place.weight_sum = place.epoch + 1, 0, 0.0, 0.0
             checkpoint()
-            raise
+            if folder is not None and accelerator.is_main_process:
+                _write_history(folder / HISTORY, place.history)
+            if interrupted():
+                raise KeyboardInterrupt
     plain.load_state_dict(best)
     plain.to("cpu")
     accelerator.free_memory()
     return place
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until weights and place agree; a second one comes through, and saves nothing."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

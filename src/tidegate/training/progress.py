@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from tidegate.training.loop import Place
 
 
+def say(notes: list[str]) -> None:
+    """What a person should know before a training starts, a line each on standard error."""
+    console = Console(stderr=True)
+    for note in notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
 class Progress:
     """A bar with loss, validation score, speed and time left; a line an epoch where no terminal is."""
 
