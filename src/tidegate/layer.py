@@ -304,12 +304,14 @@ class LSTM(_Recurrent):
 
     def weights(self, layer: int) -> list[LSTMWeights]:
         """The parameters of one layer, one entry a direction."""
-        parameters = self._parameters
-        return [
+        parameters, found = self._parameters, []
+        for names in self._weight_names[layer]:
             # Parametrised weights (weight norm) are attributes instead.
-            LSTMWeights(*[None if n is None else parameters[n] if n in parameters else getattr(self, n) for n in names])
-            for names in self._weight_names[layer]
-        ]
+            row: list[Any] = [
+                None if n is None else parameters[n] if n in parameters else getattr(self, n) for n in names
+            ]
+            found.append(LSTMWeights(*row))
+        return found
 
     def _name_weights(self) -> list[list[tuple[str | None, ...]]]:
         """The attributes that ``weights`` reads: for each layer and direction in the order of LSTMWeights."""
@@ -374,6 +376,7 @@ class LSTM(_Recurrent):
         x, lengths, reset, layout = self._enter(input, lengths, reset)
         h_0, c_0 = self._states(hx, x, layout.batched)
         noise = self._noise()
+        result: Any = None
         h_n, c_n = [], []
         for layer in range(self.num_layers):
             weights = self.weights(layer)

@@ -62,7 +62,7 @@ def lstm_sequence(
 def _call(
     fields: Sequence[int], lengths: Tensor | None, reset: Tensor | None, seed: Any, rates: Any, training: bool
 ) -> native.Call:
-    noise = None if seed is None else Noise(seed, *rates, training)
+    noise = None if seed is None else Noise(seed, rates[0], rates[1], rates[2], training)
     return native.Call(lengths, reset, noise, tuple(tuple(bool(f >> n & 1) for n in range(_FIELDS)) for f in fields))
 
 
@@ -71,6 +71,7 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
 
     call = _call(fields, lengths, reset, seed, rates, training)
     split = call.weights(weights)
+    result: Any
     with torch.autocast(x.device.type, enabled=False), torch.no_grad():
         choice = ops.choose(x, split, call.noise)
         if choice.name == "native":
@@ -78,7 +79,8 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
         else:
             ops.warn_if_slow(choice)
             ops.check_lengths(lengths, x.shape[0])
-            result = [r.clone() for r in ops.BACKENDS[choice.name].run(x, h_0, c_0, split, lengths, reset, call.noise)]
+            found: Any = ops.BACKENDS[choice.name].run(x, h_0, c_0, split, lengths, reset, call.noise)
+            result = [r.clone() for r in found]
             gates = None
     if gates is None:
         gates = x.new_empty(_gates_shape(x, weights, fields, save))

@@ -59,8 +59,9 @@ class Call(NamedTuple):
     fields: tuple[tuple[bool, ...], ...]  # which weights each direction has
 
     def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
-        given = iter(flat)
-        return [LSTMWeights(*[next(given) if there else None for there in fields]) for fields in self.fields]
+        given: Any = iter(flat)
+        rows: list[list[Any]] = [[next(given) if there else None for there in fields] for fields in self.fields]
+        return [LSTMWeights(*row) for row in rows]
 
 
 def lstm_sequence(
