@@ -69,14 +69,15 @@ def _page(found: list[dict]) -> str:
 Made by `python -m experiments.forecast_seeds --seeds {len(found)}`; nothing on this page is typed by hand.
 
 Hourly weather of the three New York airports in 2013 (see `data/README.md`). The past week in, the temperature of the
-next 24 hours out: {about["forecasts"]} forecasts, six hours apart, from {about["first_origin"][:16]} to
-{about["last_origin"][:16]} UTC, none of it seen in training. The mean over {len(found)} seeds, and the range where the seed matters.
-Lower is better in all but the last column, which should be 80%.
+next 24 hours out: {about["forecasts"]} forecasts, six hours apart, from
+{about["first_origin"][:16]} to {about["last_origin"][:16]} UTC, none of it seen in training.
+The mean over {len(found)} seeds, and the range where the seed matters. Lower is better in all but the last column, which should be 80%.
 
 {markdown_table(header, rows)}
 
 *uncorrected*: the network's quantiles as they come, before the rolling conformal correction. The baselines have the
-quantiles of their training errors. 95% block-bootstrap intervals of the LSTM's coverage, a seed each: {intervals}.
+quantiles of their training errors. 95% block-bootstrap intervals of the LSTM's coverage, a seed each:
+{intervals}.
 
 Ridge sees the same window: every step and input that the LSTM reads, with the penalty chosen on the validation part.
 """

@@ -40,7 +40,7 @@ from tidegate.tasks.run import (
     write_model,
 )
 from tidegate.training.config import TrainingConfig
-from tidegate.training.loop import Place, train
+from tidegate.training.loop import Place, check_precision, train
 from tidegate.training.progress import say
 
 VALIDATION_WINDOWS = 2_000
@@ -164,6 +164,7 @@ class Forecaster(Estimator):
         if target is not None:
             self.set_params(target=as_names("target", target))
         self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        check_precision(self.config)
         path = None if folder is None else Path(folder)
         return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
 

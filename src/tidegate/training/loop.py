@@ -64,6 +64,12 @@ class Place:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+def check_precision(config: TrainingConfig) -> None:
+    """Refuse a precision that the machine has not, before any work."""
+    if config.precision == "fp16" and (config.cpu or not torch.cuda.is_available()):
+        raise ConfigError("precision fp16 needs a GPU; on a CPU take bf16 or no")
+
+
 def train(
     job: Job,
     config: TrainingConfig,
@@ -96,8 +102,7 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, once a checkpoint is written.
     """
-    if config.precision == "fp16" and (config.cpu or not torch.cuda.is_available()):
-        raise ConfigError("precision fp16 needs a GPU; on a CPU take bf16 or no")
+    check_precision(config)
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier fit may have had another precision
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
     device = accelerator.device
