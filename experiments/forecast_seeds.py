@@ -60,6 +60,7 @@ def _page(found: list[dict]) -> str:
         rows.append(cells)
     header = ["", *(title for title, _, _ in COLUMNS.values())]
     about = found[0]["test"]
+    span = f"from {about['first_origin']} to {about['last_origin']} UTC"
     intervals = ", ".join(
         f"{100 * low:.1f}% to {100 * high:.1f}%"
         for low, high in (one["coverage_interval"]["LSTM"]["coverage_80"] for one in found)
@@ -69,9 +70,9 @@ def _page(found: list[dict]) -> str:
 Made by `python -m experiments.forecast_seeds --seeds {len(found)}`; nothing on this page is typed by hand.
 
 Hourly weather of the three New York airports in 2013 (see `data/README.md`). The past week in, the temperature of the
-next 24 hours out: {about["forecasts"]} forecasts, six hours apart, from
-{about["first_origin"][:16]} to {about["last_origin"][:16]} UTC, none of it seen in training.
-The mean over {len(found)} seeds, and the range where the seed matters. Lower is better in all but the last column, which should be 80%.
+next 24 hours out: {about["forecasts"]} forecasts, six hours apart, {span}, none of it seen in
+training. The mean over {len(found)} seeds, and the range where the seed matters. Lower is better in all but the last
+column, which should be 80%.
 
 {markdown_table(header, rows)}
 
