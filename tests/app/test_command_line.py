@@ -20,11 +20,12 @@ OF_TABLE = ["--target", "y", "--time", "t"]
 FEW = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] != "--horizon" for word in pair]
 
 
-def refused(result: Result, sentence: str) -> None:
-    """One sentence on stderr, nothing on stdout, a non-zero exit code."""
+def refused(result: Result, sentence: str, notes: str = "") -> None:
+    """One sentence on stderr after what was noted on the data, nothing on stdout, a non-zero exit code."""
     assert result.code == 2, result
     assert "Traceback" not in result.err
-    said = result.err.strip()
+    assert result.err.startswith(notes)
+    said = result.err.removeprefix(notes).strip()
     assert said.startswith("error: ")
     assert "\n" not in said
     assert sentence in said, said
@@ -161,18 +162,18 @@ def test_untidy_tables_are_used_and_it_is_said(run, tmp_path):
     words = [*OF_TABLE, "--series", "s", *SMALL, "--out", tmp_path / "run"]
     result = run("train", "forecast", tmp_path / "a.csv", *words)
     assert result.code == 0, result.err
-    assert "sorted the rows by time: they went back in" in result.out
-    assert "filled 2 gaps (3 missing steps) on the 1 hour grid" in result.out
+    assert "sorted the rows by time: they went back in" in result.err
+    assert "filled 2 gaps (3 missing steps) on the 1 hour grid" in result.err
     gone = 80 + sum(k % 3 != 1 for k in (50, 51, 100))
-    assert f"y: {gone} of 490 steps are missing ({100 * gone / 490:.2g}%)" in result.out
-    assert "skipped 1 series shorter than one window of 16 steps: tiny" in result.out
-    assert "1 series never changes, which leaves nothing to learn there: flat" in result.out
+    assert f"y: {gone} of 490 steps are missing ({100 * gone / 490:.2g}%)" in result.err
+    assert "skipped 1 series shorter than one window of 16 steps: tiny" in result.err
+    assert "1 series never changes, which leaves nothing to learn there: flat" in result.err
 
     # A missing value taken for zero would put a third of the level series 1000 off.
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for name, model in metrics["models"].items():
         assert model["overall"]["rmse"] < 5, name
-    assert f"went back in {np.sum(np.diff(_codes(table)) < 0)} place" in result.out
+    assert f"went back in {np.sum(np.diff(_codes(table)) < 0)} place" in result.err
 
     done = run("predict", tmp_path / "run", tmp_path / "a.csv", "-o", tmp_path / "f.csv")
     assert done.code == 0, done.err
@@ -192,7 +193,7 @@ def _codes(table: pl.DataFrame) -> np.ndarray:
 def test_a_loss_that_is_not_finite_stops(run, kept, tmp_path):
     words = [*OF_TABLE, *SMALL, "--learning-rate", "1e30", "--clip", "1e30", "--batch-size", "8"]
     result = run("train", "forecast", kept / "good.csv", *words, "--out", tmp_path / "run")
-    refused(result, "training stopped: the loss is")
+    refused(result, "training stopped: the loss is", notes="240 steps of 1 hour from 2020-01-01 to 2020-01-10 23:00\n")
     assert "Lower --learning-rate or --clip" in result.err
     assert set(files(tmp_path / "run")) == {"config.toml", "data.json"}
     # What is left is no run: the same folder may be used again, and it is not taken for a trained one.

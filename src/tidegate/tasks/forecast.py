@@ -173,11 +173,11 @@ class Forecaster(Estimator):
     ) -> Self:
         self._prepare(panel)
         train_origins, valid_origins = self._split(self.windows_)
-        if progress and notes:
-            say(self.notes_)
         self.folder_ = path
         if path is not None:
             write_config(make_folder(path), self.task, self.resolved_, self.data_)
+        if progress and notes:
+            say(self.notes_)
         torch.manual_seed(self.config.seed)
         self.model_ = self._build()
         job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
