@@ -216,11 +216,11 @@ def test_a_missing_value_is_not_a_zero(model):
 
 
 def test_the_loss_leaves_missing_targets_out(model):
-    from tidegate.tasks.forecast import _Job
+    from tidegate.tasks.forecast_job import ForecastJob
 
     windows = model.windows_for(TABLE.with_columns(y=pl.when(pl.int_range(pl.len()) % 3 != 0).then("y")))
     origins = windows.origins(windows.start, windows.end, 50)
-    job = _Job(model.model_, windows, origins, origins, model.config)
+    job = ForecastJob(model.model_, windows, origins, origins, model.config)
     rows, device = torch.arange(len(origins)), torch.device("cpu")
     batch = windows.batch(origins)
     model.model_.eval()

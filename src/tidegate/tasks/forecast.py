@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
 
 from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
@@ -21,14 +20,15 @@ from tidegate.data.columns import when
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import read_table
-from tidegate.data.windows import Batch, Origins, Scaling, Windows
+from tidegate.data.windows import Origins, Scaling, Windows
 from tidegate.errors import DataError, RunError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
-from tidegate.tasks.baselines import chunks, sample, scaled_truth
+from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import Estimator, as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.network import ForecastNet, pinball
+from tidegate.tasks.forecast_job import ForecastJob
+from tidegate.tasks.network import ForecastNet
 from tidegate.tasks.run import (
     MODEL,
     check_unchanged,
@@ -42,8 +42,6 @@ from tidegate.tasks.run import (
 from tidegate.training.config import TrainingConfig
 from tidegate.training.loop import Place, check_precision, train
 from tidegate.training.progress import say
-
-VALIDATION_WINDOWS = 2_000
 
 
 class Parts(NamedTuple):
@@ -62,36 +60,6 @@ class Rolled(NamedTuple):
     quantiles: np.ndarray  # (n, h, C, Q) as the network gives them
     corrected: np.ndarray  # (n, h, C, Q) with the errors known at each origin
     margins: np.ndarray  # (h, C, K) for the next forecast
-
-
-class _Job:
-    """What the training loop asks of a forecaster."""
-
-    def __init__(self, model: ForecastNet, windows: Windows, train: Origins, valid: Origins, config: ForecastConfig):
-        self.model, self.windows, self.train = model, windows, train
-        self.valid = sample(valid, VALIDATION_WINDOWS, config.seed)
-        self.config = config
-        self.levels = torch.tensor(config.quantiles)
-
-    def epoch(self, generator: torch.Generator) -> list[Tensor]:
-        """A random part of all windows, each at most once."""
-        drawn = torch.randperm(len(self.train), generator=generator)[: self.config.windows]
-        return list(drawn.split(self.config.batch_size))
-
-    def loss(self, model: nn.Module, indices: Tensor, device: torch.device) -> tuple[Tensor, float]:
-        """Pinball loss of the values that are known, and their number."""
-        return self._loss(model, self.train.take(indices.numpy()), device)
-
-    def validate(self, model: nn.Module, device: torch.device) -> float:
-        """Mean pinball loss in scaled units."""
-        parts = [self._loss(model, part, device) for part in chunks(self.valid, 512)]
-        return sum(float(loss) * weight for loss, weight in parts) / max(sum(weight for _, weight in parts), 1.0)
-
-    def _loss(self, model: nn.Module, origins: Origins, device: torch.device) -> tuple[Tensor, float]:
-        batch = Batch(*(x.to(device) for x in self.windows.batch(origins)))
-        loss = pinball(model(batch).float(), batch.target, self.levels.to(device)).mean(-1)  # (B, h, C)
-        weight = batch.observed.sum()
-        return (loss * batch.observed).sum() / weight.clamp(min=1), float(weight)
 
 
 class Forecaster(Estimator):
@@ -180,7 +148,7 @@ class Forecaster(Estimator):
             say(self.notes_)
         torch.manual_seed(self.config.seed)
         self.model_ = self._build()
-        job = _Job(self.model_, self.windows_, train_origins, valid_origins, self.config)
+        job = ForecastJob(self.model_, self.windows_, train_origins, valid_origins, self.config)
         self.training_ = train(job, self.config, path, resume=resume, progress=progress)
         self._rolled = None
         self._calibrate()
@@ -213,7 +181,7 @@ class Forecaster(Estimator):
         every = self.windows_.origins(self.windows_.start, end)
         torch.manual_seed(self.config.seed)
         self.model_ = self._build()
-        job = _Job(self.model_, self.windows_, every, every, self.config)
+        job = ForecastJob(self.model_, self.windows_, every, every, self.config)
         train(job, self.config, progress=progress, fixed_epochs=max(1, self.training_.best_epoch))
         self.parts_ = Parts(end, end, end)
         return self

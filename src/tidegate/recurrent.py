@@ -1,0 +1,220 @@
+"""What the LSTM and the vanilla RNN share: parameters by torch's names, layouts, stacking and merging.
+
+T steps, B batch rows, I inputs, H hidden units, P outputs of a direction (H without projection),
+L layers, D directions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from tidegate import init as _init
+from tidegate.checks import check_batch_mask, check_choice, check_input, check_rate, check_whole
+
+MERGES = ("concat", "sum", "mean", "product", None)
+
+
+class Layout(NamedTuple):
+    """How the caller laid out what was brought into (T, B, I)."""
+
+    batched: bool
+    packed: PackedSequence | None
+
+
+class Recurrent(nn.Module):
+    """What LSTM and RNN share: parameters by torch's names, layouts, stacking and merging."""
+
+    _gates: int  # blocks of H rows in each weight
+    mode: str
+    weight_ih_l0: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        merge: str | None,
+        proj_size: int = 0,
+    ) -> None:
+        super().__init__()
+        check_whole("input_size", input_size, 1)
+        check_whole("hidden_size", hidden_size, 1)
+        check_whole("num_layers", num_layers, 1)
+        check_whole("proj_size", proj_size, 0)
+        check_rate("dropout", dropout)
+        check_choice("merge", merge, MERGES)
+        if proj_size >= hidden_size:
+            raise ValueError(f"proj_size is below hidden_size ({hidden_size}), or 0 for none; given {proj_size}")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers, so with num_layers=1 it does nothing; "
+                f"given dropout={dropout} and num_layers=1",
+                stacklevel=3,
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.dropout = float(dropout)
+        self.bidirectional = bool(bidirectional)
+        self.merge = merge
+        self.proj_size = proj_size
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def state_size(self) -> int:
+        """P: the size of the short-term memory and of one direction's output."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output's last dimension."""
+        return self.state_size * (self.directions if self.merge == "concat" else 1)
+
+    def _suffixes(self) -> Iterable[tuple[int, str]]:
+        """Layer and suffix of each parameter set, in torch's order: _l0, _l0_reverse, _l1, ..."""
+        for layer in range(self.num_layers):
+            for direction in ("", "_reverse")[: self.directions]:
+                yield layer, f"_l{layer}{direction}"
+
+    def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of one direction's parameters, torch's first and in torch's order."""
+        rows = self._gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.state_size)}
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    def _make_parameters(self, init: Any, device: Any, dtype: Any) -> None:
+        for layer, suffix in self._suffixes():
+            inputs = self.input_size if layer == 0 else self.state_size * self.directions
+            for name, shape in self._shapes(inputs).items():
+                self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self._init = init
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as the layer's ``init`` says."""
+        _init.apply(self, self._init)
+
+    def _get(self, name: str) -> Any:
+        return getattr(self, name, None)
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Each direction's parameters, as ``torch.nn.LSTM.all_weights``."""
+        return [
+            [p for name in self._shapes(1) if (p := self._get(name + suffix)) is not None]
+            for _, suffix in self._suffixes()
+        ]
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the kernels pack weights themselves. Here because models call it."""
+
+    def extra_repr(self) -> str:
+        shown = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: dict[str, Any] = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        defaults |= {"proj_size": 0, "merge": "concat", "nonlinearity": "tanh", "layer_norm": False, "peephole": False}
+        defaults |= {"recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": (0.0, 0.0)}
+        shown += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k, v) != v]
+        return ", ".join(shown)
+
+    # -- layouts ---------------------------------------------------------------------------------
+
+    def _enter(
+        self, input: Tensor | PackedSequence, lengths: Any, reset: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Layout]:
+        """Any layout to x (T, B, I), lengths (B,) and reset (T, B)."""
+        packed = None
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
+            packed = input
+            x, lengths = pad_packed_sequence(input)  # (T, B, I), rows in the caller's order
+            lengths = lengths.to(x.device)
+            batched, batch_first = True, False
+        else:
+            x = check_input(input, self.input_size, self.weight_ih_l0, self.batch_first)
+            batched, batch_first = x.dim() == 3, self.batch_first
+            if not batched:
+                x = x.unsqueeze(1)  # (T, 1, I)
+            elif batch_first:
+                x = x.transpose(0, 1)
+        steps, rows = x.shape[0], x.shape[1]
+        if lengths is not None and packed is None:
+            lengths = check_batch_mask("lengths", lengths, (rows,) if batched else (), x.device).reshape(rows)
+        if reset is not None:
+            shape = (steps,) if not batched else (rows, steps) if batch_first else (steps, rows)
+            reset = check_batch_mask("reset", reset, shape, x.device)
+            reset = reset.unsqueeze(1) if not batched else reset.t() if batch_first else reset
+        return x, lengths, reset, Layout(batched, packed)
+
+    def _leave(self, output: Tensor, layout: Layout) -> Tensor | PackedSequence:
+        """The top layer's output (T, B, D, P), merged, back in the caller's layout."""
+        output = _merge(output, self.merge)
+        if layout.packed is not None:
+            return _repack(output, layout.packed)
+        if not layout.batched:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if self.batch_first else output
+
+    def _between(self, output: Tensor) -> Tensor:
+        """What the next layer reads: directions joined by concatenation, with dropout."""
+        x = output.flatten(2)  # (T, B, D * P)
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        return x
+
+    def _refuse_streaming(self, what: str) -> None:
+        if self.bidirectional:
+            raise ValueError(
+                f"{what} goes forward in time; this layer is bidirectional, and its backward direction needs "
+                "the end of the sequence before its first output: expected bidirectional=False"
+            )
+
+
+def _merge(output: Tensor, merge: str | None) -> Tensor:
+    """Join the directions of (T, B, D, P)."""
+    if merge == "concat":
+        return output.flatten(2)
+    if merge == "sum":
+        return output.sum(2)
+    if merge == "mean":
+        return output.mean(2)
+    if merge == "product":
+        return output.prod(2) if output.shape[2] == 1 else output[:, :, 0] * output[:, :, 1]
+    return output
+
+
+def _repack(output: Tensor, packed: PackedSequence) -> PackedSequence:
+    """Output (T, B, ...) in the order and layout of a packed input."""
+    lengths = torch.zeros(output.shape[1], dtype=torch.int64)
+    for size in packed.batch_sizes.tolist():
+        lengths[:size] += 1
+    if packed.sorted_indices is not None:
+        output = output.index_select(1, packed.sorted_indices)
+    data = pack_padded_sequence(output, lengths).data
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
