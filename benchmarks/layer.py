@@ -14,7 +14,9 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,8 +144,7 @@ def document(found: dict[str, Any]) -> str:
     lines = [
         "# How fast the layer is",
         "",
-        "Made by `python -m benchmarks.layer --peer torch,onnxruntime,openvino --json benchmarks/layer.json "
-        "--docs docs/benchmarks.md`. A ratio is a peer's time over tidegate's float32 time in the same run: above 1, "
+        f"Made by `{found['command']}`. A ratio is a peer's time over tidegate's float32 time in the same run: above 1, "
         "tidegate is faster.",
         "",
         *(f"- {k}: {v:.1f}" if isinstance(v, float) else f"- {k}: {v}" for k, v in facts.items()),
@@ -175,7 +176,7 @@ def main() -> None:
     if unknown := set(peers) - set(PEERS):
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     torch.set_num_threads(arguments.threads)
-    found = run(arguments.quick, peers)
+    found = run(arguments.quick, peers) | {"command": shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])}
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
     if arguments.docs:
