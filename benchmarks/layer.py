@@ -144,8 +144,8 @@ def document(found: dict[str, Any]) -> str:
     lines = [
         "# How fast the layer is",
         "",
-        f"Made by `{found['command']}`. A ratio is a peer's time over tidegate's float32 time in the same run: above 1, "
-        "tidegate is faster.",
+        f"Made by `{found['command']}`. A ratio is a peer's time over tidegate's float32 time in the same run: "
+        "above 1, tidegate is faster.",
         "",
         *(f"- {k}: {v:.1f}" if isinstance(v, float) else f"- {k}: {v}" for k, v in facts.items()),
         "",
