@@ -43,7 +43,7 @@ TG_INLINE typename Types<S>::V zoneout_weight(const tg_lstm& p, double rate, uin
   if (rate == 0.0) return typename Types<S>::V{};
   if (!p.training) return splat((A)rate);
   A mask[Types<S>::N];
-  bernoulli(mask, Types<S>::N, unit, (uint64_t)p.seed, bound, t, b, stream);
+  bernoulli(mask, Types<S>::N, unit, (uint64_t)p.seed, bound, p.first_step + t, b, stream);
   return load(mask);
 }
 

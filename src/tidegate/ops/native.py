@@ -113,7 +113,7 @@ def forward(
 
 
 _NO_GRADIENTS = (0,) * 15
-_NO_NOISE = (0, 0.0, 0.0, 0.0, 0)
+_NO_NOISE = (0, 0.0, 0.0, 0.0, 0, 0)
 
 
 def _inputs(
@@ -145,7 +145,7 @@ def _inputs(
     random: tuple[Any, ...] = _NO_NOISE
     if noise is not None:
         rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
-        random = (int(noise.seed), *rates, int(noise.training))
+        random = (int(noise.seed), *rates, int(noise.training), noise.first_step)
     sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, weights[0].hh.shape[1], len(weights))
     pointers = (
         x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),

@@ -147,4 +147,5 @@ def _zoneout(noise: Noise, rate: float, new: Tensor, old: Tensor, t: int, stream
     if not noise.training:
         return rate * old + (1.0 - rate) * new
     stream += backward * random.STREAM_BACKWARD
-    return torch.where(random.bernoulli(noise.seed, rate, t, new.shape[0], new.shape[1], stream), old, new)
+    drawn = random.bernoulli(noise.seed, rate, noise.first_step + t, new.shape[0], new.shape[1], stream)
+    return torch.where(drawn, old, new)

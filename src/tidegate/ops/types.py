@@ -19,6 +19,7 @@ class Noise(NamedTuple):
     zoneout_hidden: float = 0.0
     zoneout_cell: float = 0.0
     training: bool = True
+    first_step: int = 0  # the masks' index of the call's first step, where it is part of a longer sequence
 
 
 class SequenceResult(NamedTuple):
