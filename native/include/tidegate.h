@@ -20,7 +20,7 @@ extern "C" {
 #define TG_API
 #endif
 
-#define TG_VERSION 2
+#define TG_VERSION 3
 
 enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
 
@@ -48,7 +48,7 @@ typedef struct tg_lstm {
   int64_t first_step;                                     /* the masks' index of the first step */
   void *output;                                           /* S (T, B, D, H) */
   void *cells;                                            /* A (T, B, D, H); optional without gates */
-  void *gates;                                            /* S (D, T, B, tg_gate_width), optional */
+  void *gates;                                            /* S (D, T, B, tg_gate_width) for the backward pass, optional */
   void *h_n;                                              /* S (D, B, H) */
   void *c_n;                                              /* A (D, B, H) */
   /* The backward pass reads all of the above but h_n and c_n, and: */
@@ -62,6 +62,10 @@ typedef struct tg_lstm {
   void *d_w_ih[2], *d_w_hh[2];                            /* S, as the weights */
   void *d_b[2];                                           /* S (4H,), the same for both biases */
   void *d_w_ch[2];                                        /* S (3, H), optional */
+  /* Layer normalisation: all three for each direction, or none. */
+  const void *norm_ih[2], *norm_hh[2];                    /* S (4H,) gains of the input's and the recurrent part */
+  const void *norm_c[2];                                  /* S (2, H) gain and bias of the long-term memory */
+  void *d_norm_ih[2], *d_norm_hh[2], *d_norm_c[2];        /* S, as those */
 } tg_lstm;
 
 enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2, TG_STALE = 3 };
@@ -78,8 +82,9 @@ TG_API int tg_backward(const tg_lstm *call);
 TG_API int tg_step(const tg_lstm *calls, int64_t layers, const void *x, const void *h_0, const void *c_0,
                    const uint8_t *reset, void *output, void *h_n, void *c_n);
 
-/* One row of saved gates, in elements: 4H, with H rounded up to whole vectors. */
-TG_API int64_t tg_gate_width(int64_t dtype, int64_t H);
+/* One row of what is saved for the backward pass, in elements: the 4H activated gates, with H rounded
+ * up to whole vectors; with layer normalisation twice that and two vectors. */
+TG_API int64_t tg_gate_width(int64_t dtype, int64_t H, int64_t norm);
 
 /* Weights of all directions as the forward kernels read them; tg_pack fills that many bytes. */
 TG_API int64_t tg_packed_bytes(const tg_lstm *call);

@@ -77,8 +77,11 @@ bool valid(const tg_lstm* p) {
   if (p->T >= LIMIT || p->B >= LIMIT || p->I >= LIMIT || p->H >= LIMIT) return false;
   if (p->threads < 1 || p->threads > 4096) return false;
   int64_t H = p->H + 64, I = p->I + 64;
-  if (!product_fits({p->T + 1, p->B + 1, 2, 4 * H}) || !product_fits({p->T + 1, p->B + 1, I})) return false;
+  if (!product_fits({p->T + 1, p->B + 1, 2, 9 * H}) || !product_fits({p->T + 1, p->B + 1, I})) return false;
   if (!product_fits({4 * H, I}) || !product_fits({4 * H, H})) return false;
+  for (int64_t d = 0; d < p->D; ++d)  // layer normalisation is whole or absent, and so are its gradients
+    if (!p->norm_ih[d] != !p->norm_ih[0] || !p->norm_hh[d] != !p->norm_ih[0] || !p->norm_c[d] != !p->norm_ih[0])
+      return false;
   if (p->lengths)
     for (int64_t b = 0; b < p->B; ++b)
       if (p->lengths[b] < 0 || p->lengths[b] > p->T) return false;
@@ -122,7 +125,9 @@ int tg_backward(const tg_lstm* call) {
   return current()->kernels->backward(*call);
 }
 
-int64_t tg_gate_width(int64_t dtype, int64_t H) { return current()->kernels->gate_width(dtype, H); }
+int64_t tg_gate_width(int64_t dtype, int64_t H, int64_t norm) {
+  return current()->kernels->gate_width(dtype, H, norm != 0);
+}
 
 int64_t tg_packed_bytes(const tg_lstm* call) { return valid(call) ? current()->kernels->packed_bytes(*call) : -1; }
 

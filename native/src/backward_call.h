@@ -1,7 +1,7 @@
 // One backward call on all threads: chunks of steps, each a recurrence and then its gradients.
 #pragma once
 
-#include "backward.h"
+#include "norm_backward.h"
 #include "plan.h"
 
 namespace tg {
@@ -15,12 +15,15 @@ struct BackwardShared {
   int32_t* base;     // first chunk row of each step of the chunk
   int64_t rows;      // of a chunk
   int64_t stride;    // between blocks of gate gradients: chunk rows, carried rows, a row of zeros
+  S* d_input;        // with layer norm the input's products have other gradients than the recurrent ones
   S *d_gates, *panel_x, *panel_h, *w_hh, *w_ih;
   A *sums_x, *sums_h, *sums_b, *sums_p, *past, *carry_c, *carry_h, *keep;
   const S **row_x, **row_h;  // of the chunk's rows
   S** row_dx;
   const A** row_keep;
   Barrier *all, *teams;
+  char* norm_weights;    // with layer norm only: bias, gains and peepholes as the forward pass reads them
+  A* norm_sums;          // [bundle][block][NORM_SUMS][N]
 
   void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t threads) {
     const int64_t N = z.N, padded = z.blocks * N;
@@ -32,6 +35,7 @@ struct BackwardShared {
     active = arena.take<int32_t>(z.T + 2);
     base = arena.take<int32_t>(rows + 2);
     d_gates = arena.take<S>(z.blocks * stride);
+    d_input = z.norm ? arena.take<S>(z.blocks * stride) : d_gates;
     panel_x = arena.take<S>(z.I * rows);
     panel_h = arena.take<S>(z.H * rows);
     w_hh = arena.take<S>(Transposed<S>::elements(z, z.H));
@@ -40,7 +44,7 @@ struct BackwardShared {
     sums_h = arena.take<A>(z.H * z.G);
     sums_b = arena.take<A>(z.G);
     sums_p = arena.take<A>(z.blocks * 3 * N);
-    past = arena.take<A>(p.w_ch[0] ? rows * 2 * padded : 0);
+    past = arena.take<A>(p.w_ch[0] && !z.norm ? rows * 2 * padded : 0);
     carry_c = arena.take<A>(z.B * padded);
     carry_h = arena.take<A>(p.zoneout_hidden > 0 ? z.B * padded : 0);
     keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? z.B * padded : 0);
@@ -50,7 +54,9 @@ struct BackwardShared {
     row_keep = arena.take<const A*>(rows);
     if (!(p.zoneout_hidden > 0)) carry_h = nullptr;
     if (!(p.training && p.recurrent_dropout > 0)) keep = nullptr;
-    if (!p.w_ch[0]) past = nullptr;
+    if (!p.w_ch[0] || z.norm) past = nullptr;
+    norm_weights = arena.take<char>(z.norm ? PackedWeights<S>::vector_bytes(z) : 0);
+    norm_sums = arena.take<A>(z.norm ? norm_bundles(z) * padded * NORM_SUMS : 0);
   }
 };
 
@@ -67,6 +73,7 @@ struct BackwardCall {
   BackRows<S> rows;   // of this thread's group
   S* pairs;           // a K block of gate gradients in pairs, bfloat16 only
   A* d_x;             // a panel of d x
+  A *d_hidden, *norm_values;  // with layer norm, what its steps need
 
   BackwardCall(const tg_lstm& p, BackwardShared<S>& m, int thread, int threads)
       : p(p), z(p), m(m), thread(thread), threads(threads), split(split_threads(Sizes<S>(p), threads, true)) {}
@@ -75,6 +82,8 @@ struct BackwardCall {
     rows.take(arena, z.B);
     pairs = arena.take<S>(Types<S>::PAIR == 2 ? K_BLOCK * 4 * N : 0);
     d_x = arena.take<A>(p.d_x ? ROW_PANEL * round_up(z.I, N) : 0);
+    d_hidden = arena.take<A>(z.norm ? norm_panel(z) * z.blocks * N : 0);
+    norm_values = arena.take<A>(z.norm ? z.blocks * NORM_ROW * N : 0);
   }
 
   void meet() {
@@ -109,6 +118,13 @@ struct BackwardCall {
       std::memset(m.sums_b + n * 4 * N, 0, 4 * N * sizeof(A));
       std::memset(m.sums_p + n * 3 * N, 0, 3 * N * sizeof(A));
     }
+    PackedWeights<S> vectors(z, nullptr, m.norm_weights);
+    const int64_t bundle = z.norm ? norm_bundle(z) : 1;
+    if (z.norm) {
+      for (int64_t n = thread; n < z.blocks; n += threads) pack_vectors(p, z, d, n, vectors);
+      for (int64_t n = thread; n < norm_bundles(z); n += threads)
+        std::memset(m.norm_sums + n * padded * NORM_SUMS, 0, padded * NORM_SUMS * sizeof(A));
+    }
     Share mine(z.B, thread, threads);
     for (int64_t rank = mine.first; rank < mine.last; ++rank) {
       int64_t b = m.order.row[rank];
@@ -129,8 +145,10 @@ struct BackwardCall {
     back.carry_c = m.carry_c, back.carry_h = m.carry_h, back.keep = m.keep;
     const int64_t group = thread / split.team, member = thread % split.team;
     const bool working = group < split.groups;
-    RowGroup own(p, working ? group : 0, split.groups);
-    Share vectors(z.blocks, member, split.team);
+    RowGroup own(p, working ? group : 0, split.groups, bundle);
+    NormBackward<S> norm{back,   vectors, bundle, m.norm_sums, m.d_input - m.d_gates, z.norm ? norm_panel(z) : 0, d_hidden,
+                         norm_values};
+    Share share(z.blocks, member, split.team);
     meet();
 
     bool fresh = true;
@@ -150,7 +168,8 @@ struct BackwardCall {
       if (working)
         for (int64_t s = high - 1; s >= low; --s) {
           int64_t count = step_rows(own, d, s, low, high);
-          back.step(count, vectors.first, vectors.last);
+          if (z.norm) norm.step(count);
+          else back.step(count, share.first, share.last);
           if (split.team > 1) m.teams[group].wait((uint32_t)split.team);
         }
       meet();
@@ -166,7 +185,7 @@ struct BackwardCall {
     }
     if (working) {
       initial_rows(own, d);
-      back.initial(own.count, vectors.first, vectors.last);
+      back.initial(own.count, share.first, share.last);
     }
     for (int64_t n = thread; n < z.blocks; n += threads) finish_block(d, n, fresh);
     meet();
@@ -197,7 +216,7 @@ struct BackwardCall {
       int64_t next = last || cut ? m.rows + z.B : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
       int64_t state = (d * z.B + b) * z.H, here = at(d, t, b);
       rows.next[count] = gradient_row(next);
-      rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.G;
+      rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
       rows.d_output[count] =
           p.d_output ? static_cast<const S*>(p.d_output) + t * p.dy_stride_t + b * p.dy_stride_b + d * p.dy_stride_d
                      : nullptr;
@@ -249,7 +268,7 @@ struct BackwardCall {
   }
 
   void gradients(const Transposed<S>& ih, int d, int64_t used, bool fresh) {
-    Gradients<S> g{z, m.d_gates, m.stride, m.rows};
+    Gradients<S> of_x{z, m.d_input, m.stride, m.rows}, of_h{z, m.d_gates, m.stride, m.rows};
     // Blocks and, where those are few, halves of their columns.
     int64_t parts = z.blocks % threads ? threads : 1;
     int64_t items = z.blocks * parts;
@@ -259,20 +278,21 @@ struct BackwardCall {
       int64_t paired = -1;
       for (int64_t n = share.first; n < share.last; ++n) {
         int64_t block = n / parts, part = n % parts;
-        if (Types<S>::PAIR == 2 && paired != block) g.pair_rows(paired = block, row, row + count, pairs);
+        if (Types<S>::PAIR == 2 && (paired != block || z.norm)) of_x.pair_rows(paired = block, row, row + count, pairs);
         Share x(z.I, part, parts), h(z.H, part, parts);
         bool first = fresh && row == 0;
-        g.weights(block, m.panel_x, z.I, x.first, x.last, row, count, m.sums_x + block * z.I * 4 * N, first, pairs);
-        g.weights(block, m.panel_h, z.H, h.first, h.last, row, count, m.sums_h + block * z.H * 4 * N, first, pairs);
+        of_x.weights(block, m.panel_x, z.I, x.first, x.last, row, count, m.sums_x + block * z.I * 4 * N, first, pairs);
+        if (Types<S>::PAIR == 2 && z.norm) of_h.pair_rows(block, row, row + count, pairs);
+        of_h.weights(block, m.panel_h, z.H, h.first, h.last, row, count, m.sums_h + block * z.H * 4 * N, first, pairs);
       }
     }
-    for (int64_t n = thread; n < z.blocks; n += threads) {
-      g.bias(n, used, m.sums_b);
-      if (m.past) g.peephole(n, used, m.past, m.sums_p);
+    for (int64_t n = thread; n < z.blocks && !z.norm; n += threads) {
+      of_h.bias(n, used, m.sums_b);
+      if (m.past) of_h.peephole(n, used, m.past, m.sums_p);
     }
     if (p.d_x) {
       Share share_x(used, thread, threads);
-      g.inputs(ih, share_x.first, share_x.last, d == 1, d_x, [&](int64_t row) { return m.row_dx[row]; });
+      of_x.inputs(ih, share_x.first, share_x.last, d == 1, d_x, [&](int64_t row) { return m.row_dx[row]; });
     }
   }
 
@@ -284,12 +304,30 @@ struct BackwardCall {
     unpack_block<S>(m.sums_x + block * z.I * 4 * N, z, z.I, block, static_cast<S*>(p.d_w_ih[d]));
     unpack_block<S>(m.sums_h + block * z.H * 4 * N, z, z.H, block, static_cast<S*>(p.d_w_hh[d]));
     int units = z.units(block);
+    if (z.norm) add_norm_sums(d, block);
     if (p.d_b[d])
       for (int64_t g = 0; g < 4; ++g)
         store_first(static_cast<S*>(p.d_b[d]) + g * z.H + block * N, load(m.sums_b + (block * 4 + g) * N), units);
     if (p.d_w_ch[d])
       for (int64_t g = 0; g < 3; ++g)
         store_first(static_cast<S*>(p.d_w_ch[d]) + g * z.H + block * N, load(m.sums_p + (block * 3 + g) * N), units);
+  }
+
+  // The sums of all bundles in order, to the gradients of the norms and to the sums of bias and peepholes.
+  void add_norm_sums(int d, int64_t block) {
+    for (int64_t v = 0; v < NORM_SUMS; ++v) {
+      typename Types<S>::V sum{};
+      for (int64_t n = 0; n < norm_bundles(z); ++n)
+        sum = sum + load(m.norm_sums + ((n * z.blocks + block) * NORM_SUMS + v) * N);
+      auto give = [&](void* to, int64_t row) {
+        if (to) store_first(static_cast<S*>(to) + row * z.H + block * N, sum, z.units(block));
+      };
+      if (v < SUM_IH) store(m.sums_b + (block * 4 + v) * N, sum);
+      else if (v < SUM_HH) give(p.d_norm_ih[d], v - SUM_IH);
+      else if (v < SUM_C) give(p.d_norm_hh[d], v - SUM_HH);
+      else if (v < SUM_PEEPHOLE) give(p.d_norm_c[d], v - SUM_C);
+      else store(m.sums_p + (block * 3 + v - SUM_PEEPHOLE) * N, sum);
+    }
   }
 };
 

@@ -92,12 +92,19 @@ struct Forward {
       store(gates + 2 * N, g);
       store(gates + 3 * N, o);
     }
+    hand_over(h, c, row, block);
+  }
+
+  // Both memories of one row and block to where they belong, the old ones where zoneout keeps them.
+  TG_INLINE void hand_over(V h, V c, int64_t row, int64_t block) {
+    int units = z.units(block);
+    int64_t unit = block * N;
     if (p.zoneout_hidden != 0.0 || p.zoneout_cell != 0.0) {
       uint32_t stream = d ? (uint32_t)BACKWARD : 0;
       V keep_h = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row], stream + ZONEOUT_HIDDEN);
       V keep_c = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row], stream + ZONEOUT_CELL);
       h = mix(keep_h, load_first(rows.h_old[row] + unit, units), h);
-      c = mix(keep_c, c_old, c);
+      c = mix(keep_c, load_first(rows.c[row] + unit, units), c);
     }
     store_first(rows.c_new[row] + unit, c, units);
     store_first(rows.h_new[row] + unit, h, units);
@@ -237,8 +244,8 @@ struct ForwardScratch {
 
 // One direction, one group of rows, blocks [first, last); the threads that share the group's
 // blocks meet at the barrier after every step.
-template <class S>
-void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowGroup group, int64_t first, int64_t last,
+template <class F, class S>
+void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup group, int64_t first, int64_t last,
                    int64_t chunk_rows, Barrier* barrier, int64_t team) {
   using A = typename Types<S>::A;
   const tg_lstm& p = f.p;
@@ -297,7 +304,7 @@ void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowG
       m.rows.c[i] = anew ? m.zero_c : m.c[i];
       m.rows.h_new[i] = output + at(t, b);
       m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) : m.state + i * H;
-      m.rows.gates[i] = p.gates ? static_cast<S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.G : nullptr;
+      m.rows.gates[i] = p.gates ? static_cast<S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved : nullptr;
       m.rows.t[i] = (int32_t)t, m.rows.b[i] = (int32_t)b;
       if (dropout) {
         for (int64_t u = 0; u < H; ++u)

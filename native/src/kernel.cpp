@@ -5,6 +5,7 @@
 #include <new>
 
 #include "backward_call.h"
+#include "norm_forward.h"
 
 namespace tg {
 namespace TG_ISA {
@@ -44,6 +45,10 @@ uint64_t fingerprint(const tg_lstm& p) {
     sum = sample(sum, p.b_ih[d], gates);
     sum = sample(sum, p.b_hh[d], gates);
     sum = sample(sum, p.w_ch[d], 3 * p.H * (int64_t)sizeof(S));
+    if (!p.norm_ih[d]) continue;
+    sum = sample(sum, p.norm_ih[d], gates);
+    sum = sample(sum, p.norm_hh[d], gates);
+    sum = sample(sum, p.norm_c[d], gates / 2);
   }
   return sum;
 }
@@ -113,8 +118,10 @@ int forward(const tg_lstm& p) {
     RowGroup rows(p, working ? group : 0, split.groups);
     int64_t chunk = projection_rows(z, rows.count, split.team);
     ForwardScratch<S> m;
+    NormScratch<S> norm;
     Arena arena{nullptr};
     m.take(arena, p, z, rows.count, chunk);
+    norm.take(arena, z, rows.count, chunk);
     Scratch own(arena.used);
     if (!own.data) failed = true;
     if (!p.packed) pack_share<S>(p, packed, thread, team);
@@ -122,11 +129,16 @@ int forward(const tg_lstm& p) {
     if (failed || !working) return;
     arena = {static_cast<char*>(own.data)};
     m.take(arena, p, z, rows.count, chunk);
+    norm.take(arena, z, rows.count, chunk);
     Share blocks(z.blocks, member, split.team);
     for (int64_t n = 0; n < z.D / side; ++n) {
       int64_t d = side == 2 ? thread / each : n;
-      Forward<S> f(p, static_cast<const char*>(weights) + d * PackedWeights<S>::bytes(z), (int)d);
-      forward_group(f, m, order, rows, blocks.first, blocks.last, chunk, teams + thread / split.team, split.team);
+      const void* packed_d = static_cast<const char*>(weights) + d * PackedWeights<S>::bytes(z);
+      auto run = [&](auto f) {
+        forward_group(f, m, order, rows, blocks.first, blocks.last, chunk, teams + thread / split.team, split.team);
+      };
+      if (z.norm) run(NormForward<S>(p, packed_d, (int)d, norm));
+      else run(Forward<S>(p, packed_d, (int)d));
     }
   };
   run_parallel(body, threads);
@@ -221,8 +233,8 @@ const Kernels KERNELS = {
     [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return backward<decltype(s)>(p); }); },
     [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return packed_bytes<decltype(s)>(p); }); },
     [](const tg_lstm& p, void* to) { return with_type(p.dtype, [&](auto s) { return pack<decltype(s)>(p, to); }); },
-    [](int64_t dtype, int64_t H) {
-      return with_type(dtype, [&](auto s) { return round_up(H, Types<decltype(s)>::N) * 4; });
+    [](int64_t dtype, int64_t H, bool norm) {
+      return with_type(dtype, [&](auto s) { return Sizes<decltype(s)>::saved_width(H, norm); });
     },
     [](int64_t dtype, int64_t rounds) {
       return with_type(dtype, [&](auto s) { return peak_operations<decltype(s)>(rounds); });

@@ -17,33 +17,50 @@ struct Sizes {
   int64_t blocks;  // of N units
   int64_t G;       // a row of gates: [block][i f g o][N]
   int64_t PI, PH;  // I and H rounded up to what a product takes
+  bool norm;       // layer normalisation
+  int64_t saved;   // a row of what the backward pass reads beside c: gates, or normalised products
 
   explicit Sizes(const tg_lstm& p)
       : T(p.T), B(p.B), I(p.I), H(p.H), D(p.D), blocks((p.H + N - 1) / N), G(blocks * 4 * N),
-        PI(round_up(p.I, Types<S>::PAIR)), PH(round_up(p.H, Types<S>::PAIR)) {}
+        PI(round_up(p.I, Types<S>::PAIR)), PH(round_up(p.H, Types<S>::PAIR)), norm(p.norm_ih[0]),
+        saved(saved_width(p.H, norm)) {}
+  static int64_t saved_width(int64_t H, bool norm) {
+    int64_t gates = round_up(H, N) * 4;
+    return norm ? 2 * gates + 2 * N : gates;
+  }
   int units(int64_t block) const { return (int)(H - block * N < N ? H - block * N : N); }
 };
 
 // The weights of one direction as the forward tiles read them:
-// w_ih [block][k < I][i f g o][N], w_hh the same with k < H, bias and peepholes in A.
+// w_ih [block][k < I][i f g o][N], w_hh the same with k < H, all others in A.
 template <class S>
 struct PackedWeights {
   using A = typename Types<S>::A;
   const S *ih, *hh;
   const A *bias, *peephole;  // [block][4][N]; [block][3][N]
+  // Of the layer norms: [block][4][N]; [block][gain, bias][N].
+  const A *gain_ih = nullptr, *gain_hh = nullptr, *norm_c = nullptr;
 
-  static int64_t bytes(const Sizes<S>& z) {
-    return round_up((z.PI + z.PH) * z.G * sizeof(S), 64) + round_up(z.G * sizeof(A), 64) +
-           round_up(z.blocks * 3 * z.N * sizeof(A), 64);
+  static int64_t matrix_bytes(const Sizes<S>& z) { return round_up((z.PI + z.PH) * z.G * sizeof(S), 64); }
+  static int64_t vector_bytes(const Sizes<S>& z) {
+    return round_up(z.G * sizeof(A), 64) + round_up(z.blocks * 3 * z.N * sizeof(A), 64) +
+           (z.norm ? round_up(z.blocks * 10 * z.N * sizeof(A), 64) : 0);
   }
-  PackedWeights(const Sizes<S>& z, const void* at) {
-    const char* p = static_cast<const char*>(at);
-    ih = reinterpret_cast<const S*>(p);
-    hh = ih + z.PI * z.G;
-    p += round_up((z.PI + z.PH) * z.G * sizeof(S), 64);
+  static int64_t bytes(const Sizes<S>& z) { return matrix_bytes(z) + vector_bytes(z); }
+
+  PackedWeights(const Sizes<S>& z, const void* at) : PackedWeights(z, at, static_cast<const char*>(at) + matrix_bytes(z)) {}
+  PackedWeights(const Sizes<S>& z, const void* matrices, const void* vectors) {
+    ih = static_cast<const S*>(matrices);
+    hh = ih ? ih + z.PI * z.G : nullptr;
+    const char* p = static_cast<const char*>(vectors);
     bias = reinterpret_cast<const A*>(p);
     p += round_up(z.G * sizeof(A), 64);
     peephole = reinterpret_cast<const A*>(p);
+    p += round_up(z.blocks * 3 * z.N * sizeof(A), 64);
+    if (!z.norm) return;
+    gain_ih = reinterpret_cast<const A*>(p);
+    gain_hh = gain_ih + z.G;
+    norm_c = gain_hh + z.G;
   }
 };
 
@@ -109,19 +126,25 @@ TG_INLINE bool starts_anew(const tg_lstm& p, int64_t d, int64_t t, int64_t b, in
 }
 
 // Rank of a thread group's i-th row: neighbouring rows without lengths (adjacent memory), dealt
-// out in turn with them (equal work).
+// out in turn with them (equal work); always `together` rows at a time.
 struct RowGroup {
-  int64_t first, step, count;
-  RowGroup(const tg_lstm& p, int64_t group, int64_t groups) {
+  int64_t first, step, count, together;
+  RowGroup(const tg_lstm& p, int64_t group, int64_t groups, int64_t together = 1) : together(together) {
+    int64_t all = (p.B + together - 1) / together, bundles;
     if (p.lengths) {
       first = group, step = groups;
-      count = group < p.B ? (p.B - group + groups - 1) / groups : 0;
+      bundles = group < all ? (all - group + groups - 1) / groups : 0;
     } else {
-      Share share(p.B, group, groups);
-      first = share.first, step = 1, count = share.last - share.first;
+      Share share(all, group, groups);
+      first = share.first, step = 1, bundles = share.last - share.first;
     }
+    count = bundles * together;
+    int64_t last = first + (bundles - 1) * step;  // the last bundle of all may be smaller
+    if (bundles && last == all - 1) count -= all * together - p.B;
   }
-  int64_t rank(int64_t i) const { return first + i * step; }
+  int64_t rank(int64_t i) const {
+    return together == 1 ? first + i * step : (first + i / together * step) * together + i % together;
+  }
 };
 
 // The scale of kept units under recurrent dropout, rounded as the reference rounds it.

@@ -68,10 +68,32 @@ inline void pack_gate(const S* from, int64_t K, int units, S* to) {
   }
 }
 
-// One block of one direction, all four gates, both matrices, bias and peepholes.
+// One block of one direction: bias, peepholes, and gains and biases of the layer norms.
+template <class S>
+inline void pack_vectors(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block, const PackedWeights<S>& w) {
+  using A = typename Types<S>::A;
+  constexpr int64_t N = Types<S>::N;
+  int units = z.units(block);
+  auto vectors = [&](const void* from, int count, const A* to, bool add = false) {  // (count, H) to [block][count][N]
+    for (int g = 0; g < count; ++g)
+      for (int n = 0; n < N; ++n) {
+        A& at = const_cast<A*>(to)[(block * count + g) * N + n];
+        if (!add) at = 0;
+        if (from && n < units) at += to_accumulator(static_cast<const S*>(from)[g * z.H + block * N + n]);
+      }
+  };
+  vectors(p.b_ih[d], 4, w.bias);
+  vectors(p.b_hh[d], 4, w.bias, true);
+  if (p.w_ch[d]) vectors(p.w_ch[d], 3, w.peephole);
+  if (!z.norm) return;
+  vectors(p.norm_ih[d], 4, w.gain_ih);
+  vectors(p.norm_hh[d], 4, w.gain_hh);
+  vectors(p.norm_c[d], 2, w.norm_c);
+}
+
+// One block of one direction, all four gates, both matrices and all vectors.
 template <class S>
 inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block, void* packed) {
-  using A = typename Types<S>::A;
   constexpr int64_t N = Types<S>::N;
   PackedWeights<S> w(z, packed);
   int units = z.units(block);
@@ -81,19 +103,8 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
               const_cast<S*>(w.ih) + block * z.PI * 4 * N + g * N * Types<S>::PAIR);
     pack_gate(static_cast<const S*>(p.w_hh[d]) + row * z.H, z.H, units,
               const_cast<S*>(w.hh) + block * z.PH * 4 * N + g * N * Types<S>::PAIR);
-    A* bias = const_cast<A*>(w.bias) + (block * 4 + g) * N;
-    for (int n = 0; n < N; ++n) {
-      A sum = 0;
-      if (n < units && p.b_ih[d]) sum += to_accumulator(static_cast<const S*>(p.b_ih[d])[row + n]);
-      if (n < units && p.b_hh[d]) sum += to_accumulator(static_cast<const S*>(p.b_hh[d])[row + n]);
-      bias[n] = sum;
-    }
   }
-  if (!p.w_ch[d]) return;
-  for (int g = 0; g < 3; ++g)
-    for (int n = 0; n < N; ++n)
-      const_cast<A*>(w.peephole)[(block * 3 + g) * N + n] =
-          n < units ? to_accumulator(static_cast<const S*>(p.w_ch[d])[g * z.H + block * N + n]) : A(0);
+  pack_vectors(p, z, d, block, w);
 }
 
 // (4H, C) weights for products with gate gradients: panels of up to 4 vectors of columns,

@@ -15,11 +15,26 @@ struct Split {
   int64_t team;    // threads of a group, which share its blocks and meet after every step
 };
 
+// Rows whose gradients of biases and gains are summed as they come, at most 32 sums in all. Threads
+// take whole bundles, so the sums do not depend on the number of threads.
+template <class S>
+inline int64_t norm_bundle(const Sizes<S>& z) {
+  return z.B > 32 ? (z.B + 31) / 32 : 1;
+}
+template <class S>
+inline int64_t norm_bundles(const Sizes<S>& z) {
+  return (z.B + norm_bundle(z) - 1) / norm_bundle(z);
+}
+
 // Rows are cut while every thread keeps enough of them to fill tiles and its weights stay near;
 // otherwise units are cut.
 template <class S>
 inline Split split_threads(const Sizes<S>& z, int64_t threads, bool backward) {
   if (threads == 1) return {1, 1};
+  if (z.norm) {  // a step needs sums over all units: only rows are cut
+    int64_t most = backward ? norm_bundles(z) : z.B;
+    return {most < 1 ? 1 : (threads < most ? threads : most), 1};
+  }
   int64_t weights = z.H * z.G * (int64_t)sizeof(S);
   int64_t wanted = weights <= 2 * L2_BYTES ? MAX_ROWS : 8 * MAX_ROWS;
   if (backward && weights > 2 * L2_BYTES) wanted = 16 * MAX_ROWS;
@@ -47,6 +62,7 @@ inline int64_t useful_threads(const tg_lstm& p, bool backward) {
 template <class S>
 inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
   int64_t weights = (z.I + z.H) * z.G / team * (int64_t)sizeof(S);
+  if (z.norm) return rows > 160 ? rows : (rows * z.T < 160 ? rows * z.T : 160);
   if (rows >= MAX_ROWS && weights <= L2_BYTES) return 0;
   if (rows >= 96) return 0;
   int64_t chunk = 160;

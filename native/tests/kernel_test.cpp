@@ -109,7 +109,7 @@ struct Arrays {
     p.training = 1, p.seed = 0x1234567;
     if (k.noise) p.recurrent_dropout = 0.3, p.zoneout_hidden = 0.2, p.zoneout_cell = 0.4;
     p.output = output("output", T * B * D * H, s), p.cells = output("cells", T * B * D * H, a);
-    p.gates = make(D * T * B * tg_gate_width(k.dtype, H), s)->data();
+    p.gates = make(D * T * B * tg_gate_width(k.dtype, H, k.norm), s)->data();
     p.h_n = output("h_n", D * B * H, s), p.c_n = output("c_n", D * B * H, a);
     p.d_output = input(T * B * D * H, s, 1), p.d_cells = input(T * B * D * H, a, 1);
     p.d_h_n = input(D * B * H, s, 1), p.d_c_n = input(D * B * H, a, 1);

@@ -51,11 +51,15 @@ class Plan:
             [w] = lstm.weights(layer)
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size
             sizes = (VERSION, DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
-            kept = [None if p is None else (p.detach().clone() if frozen else p) for p in (*w[:4], w.ch)]
-            weights = [at for p in kept for at in (0 if p is None else p.data_ptr(), 0)]
+            given = (*w[:4], w.ch, w.norm_ih, w.norm_hh, w.norm_c)
+            kept = [None if p is None else (p.detach().clone() if frozen else p) for p in given]
+            at = [address for p in kept for address in (0 if p is None else p.data_ptr(), 0)]
+            weights, norms = at[:10], at[10:]
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
-                CALL.pack(*sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 22)
+                CALL.pack(
+                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 22, *norms, *(0,) * 6
+                )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)

@@ -22,7 +22,7 @@ NAMES = ("output", "cells", "h_n", "c_n")
 class Layer:
     """One layer's inputs and weights; ``run`` returns results and all gradients by name."""
 
-    def __init__(self, T, B, I, H, directions=1, dtype=torch.float32, seed=0, peephole=False, bias=True):
+    def __init__(self, T, B, I, H, directions=1, dtype=torch.float32, seed=0, peephole=False, bias=True, norm=False):
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape, scale=1.0):
@@ -41,6 +41,9 @@ class Layer:
                 draw(4 * H, scale=0.3) if bias else None,
                 None,
                 draw(3, H, scale=0.3) if peephole else None,
+                draw(4 * H) if norm else None,
+                draw(4 * H) if norm else None,
+                draw(2, H) if norm else None,
             )
             for _ in range(directions)
         ]
@@ -85,9 +88,10 @@ def sampled(count):
 
 @pytest.mark.parametrize("sizes", SIZES + sampled(14), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_equals_the_reference(isa, sizes, dtype):
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_equals_the_reference(isa, sizes, dtype, norm):
     T, B, _, H = sizes
-    layer = Layer(*sizes, directions=1 + H % 2, dtype=dtype, peephole=H % 3 == 0, bias=H % 5 != 0)
+    layer = Layer(*sizes, directions=1 + H % 2, dtype=dtype, peephole=H % 3 == 0, bias=H % 5 != 0, norm=norm)
     lengths, reset = some(T, B)
     for masks in [(None, None), (lengths, reset)]:
         found, expected = layer.run(*masks), layer.run(*masks, backend="reference")
@@ -97,10 +101,11 @@ def test_equals_the_reference(isa, sizes, dtype):
 
 
 @pytest.mark.parametrize("sizes", [(20, 5, 9, 17), (12, 33, 64, 48), (15, 1, 7, 33)], ids=str)
-def test_bfloat16_is_near_float64(isa, sizes):
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_bfloat16_is_near_float64(isa, sizes, norm):
     T, B, _, _ = sizes
-    layer = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True)
-    precise = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True)
+    layer = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True, norm=norm)
+    precise = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True, norm=norm)
     for name in ("x", "h", "c"):
         setattr(precise, name, getattr(layer, name).detach().double().requires_grad_())
     precise.weights = [
@@ -120,11 +125,12 @@ CASES += [(7, 9, 5, 130, torch.float64), (600, 3, 4, 9, torch.float32)]
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("masked", [False, True])
-def test_results_do_not_depend_on_the_number_of_threads(isa, threads, case, masked):
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_results_do_not_depend_on_the_number_of_threads(isa, threads, case, masked, norm):
     *sizes, dtype = case
     masks = some(*sizes[:2]) if masked else (None, None)
     for directions in (1, 2):
-        layer = Layer(*sizes, directions=directions, dtype=dtype, peephole=True)
+        layer = Layer(*sizes, directions=directions, dtype=dtype, peephole=True, norm=norm)
         torch.set_num_threads(1)
         expected = layer.run(*masks)
         for count in (2, 3, 4, 7):
@@ -135,10 +141,11 @@ def test_results_do_not_depend_on_the_number_of_threads(isa, threads, case, mask
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked):
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked, norm):
     *sizes, dtype = case
     masks = some(*sizes[:2]) if masked else (None, None)
-    layer = Layer(*sizes, directions=2, dtype=dtype)
+    layer = Layer(*sizes, directions=2, dtype=dtype, norm=norm)
     whole = layer.run(*masks)
     B = sizes[1]
     for rows in ([0], [B - 1], [B // 2, 0], list(range(B))[::-1], list(range(0, B, 2))):
@@ -150,10 +157,11 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_chunks_give_the_bits_of_the_whole(isa, case):
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_chunks_give_the_bits_of_the_whole(isa, case, norm):
     *sizes, dtype = case
     T = sizes[0]
-    layer = Layer(*sizes, dtype=dtype)
+    layer = Layer(*sizes, dtype=dtype, norm=norm)
     _, reset = some(*sizes[:2])
     with torch.no_grad():
         whole = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights, None, reset)
@@ -169,8 +177,10 @@ def test_chunks_give_the_bits_of_the_whole(isa, case):
             assert torch.equal(c, whole.c_n)
 
 
-def test_training_and_inference_give_the_same_bits(isa):
-    layer = Layer(9, 5, 7, 19, directions=2)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_training_and_inference_give_the_same_bits(isa, norm, dtype):
+    layer = Layer(9, 5, 7, 19, directions=2, dtype=dtype, norm=norm)
     trained = layer.run()
     with torch.no_grad():
         plain = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
@@ -183,8 +193,9 @@ def test_training_and_inference_give_the_same_bits(isa):
 
 
 @pytest.mark.parametrize("rates", list(itertools.product((0.0, 0.3, 1.0), (0.0, 0.6), (0.0, 0.4))), ids=str)
-def test_random_masks_have_the_bits_of_the_reference(isa, rates):
-    layer = Layer(7, 5, 3, 37, directions=2)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_random_masks_have_the_bits_of_the_reference(isa, rates, norm):
+    layer = Layer(7, 5, 3, 37, directions=2, norm=norm)
     lengths, reset = some(7, 5)
     for training in (True, False):
         noise = ops.Noise(torch.tensor(-0x1234_5678_9ABC_DEF), *rates, training=training)
@@ -194,8 +205,9 @@ def test_random_masks_have_the_bits_of_the_reference(isa, rates):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_nan_and_infinity_pass_as_in_the_reference(isa, value):
-    layer = Layer(6, 4, 3, 18)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_nan_and_infinity_pass_as_in_the_reference(isa, value, norm):
+    layer = Layer(6, 4, 3, 18, norm=norm)
     with torch.no_grad():
         layer.x[2, 1, 0] = value
         layer.c[0, 2, 5] = value
@@ -226,8 +238,9 @@ def test_any_layout_of_the_input(isa, layout):
         assert_close(found["native"][name], want, 3e-5, name)
 
 
-def test_gradients_of_any_layout():
-    layer = Layer(5, 4, 3, 6, directions=2)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_gradients_of_any_layout(norm):
+    layer = Layer(5, 4, 3, 6, directions=2, norm=norm)
     result = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
     for grad in (
         torch.ones(()).expand(5, 4, 2, 6),
@@ -242,8 +255,9 @@ def test_gradients_of_any_layout():
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 2, 4), (3, 0, 2, 4), (0, 0, 1, 1)], ids=str)
-def test_nothing_to_do(isa, sizes):
-    layer = Layer(*sizes)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_nothing_to_do(isa, sizes, norm):
+    layer = Layer(*sizes, norm=norm)
     with torch.no_grad(), ops.use_backend("reference"):
         expected = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights)
     ones = [torch.ones_like(r) for r in expected]
@@ -252,5 +266,5 @@ def test_nothing_to_do(isa, sizes):
         assert torch.equal(found[name], want), name
     assert torch.equal(found["d_h"], ones[2])  # the initial state is the final one
     assert torch.equal(found["d_c"], ones[3])
-    for name in ("ih", "hh", "b_ih", "b_hh"):
+    for name in ("ih", "hh", "b_ih", "b_hh", *(("norm_ih", "norm_hh", "norm_c") if norm else ())):
         assert (found[f"d_{name}[0]"] == 0).all()

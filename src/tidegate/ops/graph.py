@@ -91,8 +91,10 @@ def _gates_shape(x: Tensor, weights: Sequence[Tensor], fields: Sequence[int], sa
     if not save:
         return (0,)
     lib, H = library(), weights[0].shape[0] // 4
-    lanes = lib.gate_width(DTYPES[x.dtype], 1) // 4 if lib is not None and x.dtype in DTYPES else 1
-    return len(fields), x.shape[0], x.shape[1], (H + lanes - 1) // lanes * lanes * 4
+    lanes = lib.gate_width(DTYPES[x.dtype], 1, False) // 4 if lib is not None and x.dtype in DTYPES else 1
+    width = (H + lanes - 1) // lanes * lanes * 4
+    norm = fields[0] >> LSTMWeights._fields.index("norm_ih") & 1
+    return len(fields), x.shape[0], x.shape[1], 2 * width + 2 * lanes if norm else width
 
 
 def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, save):

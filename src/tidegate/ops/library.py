@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-CALL = struct.Struct("<30q3d22q")
-VERSION = 2
+CALL = struct.Struct("<30q3d34q")
+VERSION = 3
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
@@ -39,7 +39,7 @@ class Library:
             "tg_forward": (ctypes.c_int, [text]),
             "tg_backward": (ctypes.c_int, [text]),
             "tg_step": (ctypes.c_int, [text, i64, *[pointer] * 7]),
-            "tg_gate_width": (i64, [i64, i64]),
+            "tg_gate_width": (i64, [i64, i64, i64]),
             "tg_packed_bytes": (i64, [text]),
             "tg_pack": (ctypes.c_int, [text, pointer]),
             "tg_isa_names": (text, []),

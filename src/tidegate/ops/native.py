@@ -33,10 +33,12 @@ def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> 
     for w in weights:
         if w.hr is not None:
             return "proj_size has no native kernel"
-        if w.norm_ih is not None or w.norm_hh is not None or w.norm_c is not None:
-            return "layer_norm has no native kernel"
-        if w.ih.dtype is not x.dtype or w.hh.dtype is not x.dtype:
-            return f"the weights ({w.ih.dtype}) differ in dtype from the input ({x.dtype})"
+        norms = (w.norm_ih is None, w.norm_hh is None, w.norm_c is None)
+        if any(norms) != all(norms) or (w.norm_ih is None) != (weights[0].norm_ih is None):
+            return "layer_norm has a native kernel for all three norms of every direction, not for some of them"
+        for p in w:
+            if p is not None and p.dtype is not x.dtype:
+                return f"the weights ({p.dtype}) differ in dtype from the input ({x.dtype})"
     return None
 
 
@@ -95,31 +97,36 @@ def forward(
     save: bool,
     need_cells: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
-    """Output, cells, h_n, c_n and, if ``save``, the activated gates that the backward pass reads."""
+    """Output, cells, h_n, c_n and, if ``save``, the activated gates that the backward pass reads.
+
+    With layer norm the normalised products are saved in place of the gates.
+    """
     lib = _library()
     T, B, _ = x.shape
     D, H = len(weights), weights[0].hh.shape[1]
     dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
     output = lib.empty((T, B, D, H), dtype)
     cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
-    gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H)), dtype) if save else None
+    norm = weights[0].norm_ih is not None
+    gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H, norm)), dtype) if save else None
     h_n, c_n = torch.empty((D, B, H), dtype=dtype), torch.empty((D, B, H), dtype=accumulator)
-    sizes, pointers, _alive = _inputs(call, x, h_0, c_0, weights)
+    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
     outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
-    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS))
+    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS))
     if code:
         check(code, call.lengths, T)
     return output, cells, h_n, c_n, gates
 
 
 _NO_GRADIENTS = (0,) * 15
+_NO_NORMS = (0,) * 6
 _NO_NOISE = (0, 0.0, 0.0, 0.0, 0, 0)
 
 
 def _inputs(
     call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]
-) -> tuple[tuple[Any, ...], tuple[Any, ...], list[Any]]:
-    """Sizes and addresses of a call's inputs, and the tensors that must live as long as it runs."""
+) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], list[Any]]:
+    """Sizes and addresses of a call's inputs, those of its norms, and the tensors that must live as long as it runs."""
     T, B, I = x.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
@@ -127,7 +134,7 @@ def _inputs(
     alive: list[Any] = [x, h_0, c_0]
     at = []
     for w in weights:
-        for p in (w.ih, w.hh, w.b_ih, w.b_hh, w.ch):
+        for p in (w.ih, w.hh, w.b_ih, w.b_hh, w.ch, w.norm_ih, w.norm_hh, w.norm_c):
             if p is None:
                 at.append(0)
                 continue
@@ -135,7 +142,7 @@ def _inputs(
                 p = p.contiguous()
                 alive.append(p)
             at.append(p.data_ptr())
-    first, second = at[:5], at[-5:]
+    first, second = at[:8], at[-8:]
     lengths, reset, noise = call.lengths, call.reset, call.noise
     if lengths is not None:
         lengths = lengths.to("cpu", torch.int64).contiguous()
@@ -152,7 +159,8 @@ def _inputs(
         first[0], second[0], first[1], second[1], first[2], second[2], first[3], second[3], first[4], second[4],
         0, _at(lengths), _at(reset), *random,
     )  # fmt: skip
-    return (*sizes, x.stride(0), x.stride(1)), pointers, alive
+    norms = (first[5], second[5], first[6], second[6], first[7], second[7])
+    return (*sizes, x.stride(0), x.stride(1)), pointers, norms, alive
 
 
 def backward(
@@ -170,7 +178,7 @@ def backward(
     output, cells, gates = saved
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
-    sizes, pointers, _alive = _inputs(call, x, h_0, c_0, weights)
+    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
     d_x = None
     if need_x:
         T, B, I = x.shape
@@ -185,13 +193,17 @@ def backward(
         d_output = d_output.contiguous()
     rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
     strides = (0, 0, 0) if d_output is None else d_output.stride()[:3]
-    at = [[_at(p) for p in (w.ih, w.hh, w.b_ih if w.b_ih is not None else w.b_hh, w.ch)] for w in d_weights]
+    at = [
+        [_at(p) for p in (w.ih, w.hh, w.b_hh if w.b_ih is None else w.b_ih, w.ch, w.norm_ih, w.norm_hh, w.norm_c)]
+        for w in d_weights
+    ]
     d_at = [address for pair in zip(at[0], at[-1], strict=True) for address in pair]
     code = lib.backward(
         CALL.pack(
             *sizes, *strides, *pointers,
             output.data_ptr(), cells.data_ptr(), gates.data_ptr(), 0, 0,
-            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at,
+            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at[:8],
+            *norms, *d_at[8:],
         )
     )  # fmt: skip
     if code:
