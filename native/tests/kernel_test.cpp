@@ -44,12 +44,13 @@ using Bytes = std::vector<unsigned char>;
 
 struct Case {
   int64_t dtype, T, B, I, H, D;
-  bool lengths, reset, noise, peephole, bias;
+  bool lengths, reset, noise, peephole, bias, norm;
 
   std::string name() const {
-    char text[160];
-    std::snprintf(text, sizeof text, "dtype %d T %d B %d I %d H %d D %d lengths %d reset %d noise %d peephole %d %s",
-                  (int)dtype, (int)T, (int)B, (int)I, (int)H, (int)D, lengths, reset, noise, peephole, tg_isa());
+    char text[192];
+    std::snprintf(text, sizeof text, "dtype %d T %d B %d I %d H %d D %d lengths %d reset %d noise %d peephole %d norm %d %s",
+                  (int)dtype, (int)T, (int)B, (int)I, (int)H, (int)D, lengths, reset, noise, peephole, norm,
+                  tg_isa());
     return text;
   }
 };
@@ -101,6 +102,10 @@ struct Arrays {
       p.d_w_ih[d] = output("d_w_ih", 4 * H * I, s), p.d_w_hh[d] = output("d_w_hh", 4 * H * H, s);
       if (k.bias) p.d_b[d] = output("d_b", 4 * H, s);
       if (k.peephole) p.d_w_ch[d] = output("d_w_ch", 3 * H, s);
+      if (!k.norm) continue;
+      p.norm_ih[d] = input(4 * H, s, 1), p.norm_hh[d] = input(4 * H, s, 1), p.norm_c[d] = input(2 * H, s, 1);
+      p.d_norm_ih[d] = output("d_norm_ih", 4 * H, s), p.d_norm_hh[d] = output("d_norm_hh", 4 * H, s);
+      p.d_norm_c[d] = output("d_norm_c", 2 * H, s);
     }
     for (int64_t b = 0; b < B; ++b) lengths.push_back((int64_t)(random() % (uint64_t)(T + 1)));
     for (int64_t n = 0; n < T * B; ++n) reset.push_back(random() % 5 == 0);
@@ -170,6 +175,11 @@ void check_gradient(Case k) {
                              {"w_hh", r.p.w_hh[k.D - 1], r.p.d_w_hh[k.D - 1], 4 * k.H * k.H}};
   if (k.bias) pairs.push_back({"b_hh", r.p.b_hh[0], r.p.d_b[0], 4 * k.H});
   if (k.peephole) pairs.push_back({"w_ch", r.p.w_ch[0], r.p.d_w_ch[0], 3 * k.H});
+  if (k.norm) {
+    pairs.push_back({"norm_ih", r.p.norm_ih[0], r.p.d_norm_ih[0], 4 * k.H});
+    pairs.push_back({"norm_hh", r.p.norm_hh[k.D - 1], r.p.d_norm_hh[k.D - 1], 4 * k.H});
+    pairs.push_back({"norm_c", r.p.norm_c[0], r.p.d_norm_c[0], 2 * k.H});
+  }
   for (const Pair& pair : pairs)
     for (int64_t n = 0; n < pair.count; n += 1 + pair.count / 11) {
       double* at = static_cast<double*>(const_cast<void*>(pair.value)) + n;
@@ -201,9 +211,9 @@ int main() {
     require(tg_set_isa(isa.c_str()), "instruction set " + isa);
     for (auto& z : sizes)
       for (int64_t dtype : {TG_FLOAT32, TG_FLOAT64, TG_BFLOAT16})
-        for (int options = 0; options < 8; ++options, ++count) {
+        for (int options = 0; options < 16; ++options, ++count) {
           Case k{dtype, z[0], z[1], z[2], z[3], 1 + options % 2, (options & 2) != 0, (options & 4) != 0,
-                 options == 5 || options == 6, options % 3 == 0, options != 4};
+                 options % 8 == 5 || options % 8 == 6, options % 3 == 0, options % 8 != 4, options >= 8};
           check_threads(k);
           if (dtype == TG_FLOAT64 && z[0] * z[1] > 0 && z[0] * z[1] < 100) check_gradient(k);
         }
@@ -211,11 +221,13 @@ int main() {
   }
   tg_lstm bad{};
   require(tg_forward(&bad) == TG_BAD_CALL, "an empty call is refused");
-  Arrays wrong({TG_FLOAT32, 3, 2, 2, 2, 1, true, false, false, false, true});
+  Arrays wrong({TG_FLOAT32, 3, 2, 2, 2, 1, true, false, false, false, true, true});
   wrong.lengths[0] = 4;
   require(tg_forward(&wrong.p) == TG_BAD_CALL, "a length beyond the steps is refused");
   wrong.lengths[0] = 1, wrong.p.H = (int64_t)1 << 40;
   require(tg_forward(&wrong.p) == TG_BAD_CALL, "sizes that overflow are refused");
+  wrong.p.H = 2, wrong.p.norm_c[0] = nullptr;
+  require(tg_forward(&wrong.p) == TG_BAD_CALL, "one norm without the others is refused");
   tg_pool_trim();
   std::printf("%d cases on %s: no error\n", count, names.c_str());
   return 0;

@@ -141,6 +141,7 @@ def test_equals_the_equations_step_by_step(backend, sizes, directions, dtype, ma
         {"bias": False},
         {"peephole": True},
         {"layer_norm": True},
+        {"layer_norm": True, "peephole": True, "bias": False},
         {"proj": 3},
         {"proj": 2, "layer_norm": True, "peephole": True},
     ],
@@ -154,9 +155,13 @@ def test_options_equal_the_equations(backend, options, directions, dtype):
     compare(case, case.run(backend, lengths, reset), truth(case, lengths, reset))
 
 
+NORM = pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+
+
+@NORM
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_chunked_equals_whole(backend, dtype):
-    case = Case((11, 3, 4, 6), 1, dtype)
+def test_chunked_equals_whole(backend, dtype, norm):
+    case = Case((11, 3, 4, 6), 1, dtype, layer_norm=norm)
     skip_where_declined(backend, case)
     reset = some_reset(11, 3)
     whole = case.run(backend, reset=reset)
@@ -170,9 +175,10 @@ def test_chunked_equals_whole(backend, dtype):
     assert_close(c, whole.c_n)
 
 
+@NORM
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_row_alone_equals_the_row_in_its_batch_in_any_order(backend, dtype):
-    case = Case((8, 5, 3, 7), 2, dtype)
+def test_a_row_alone_equals_the_row_in_its_batch_in_any_order(backend, dtype, norm):
+    case = Case((8, 5, 3, 7), 2, dtype, layer_norm=norm)
     skip_where_declined(backend, case)
     lengths, reset = some_lengths(8, 5), some_reset(8, 5)
     whole = case.run(backend, lengths, reset)
@@ -192,9 +198,10 @@ def test_a_row_alone_equals_the_row_in_its_batch_in_any_order(backend, dtype):
     assert_close(mixed.h_n, whole.h_n[:, order])
 
 
+@NORM
 @pytest.mark.parametrize("junk", [float("nan"), float("inf"), 1e30])
-def test_padding_never_leaks(backend, junk):
-    case = Case((6, 4, 3, 5), 2, torch.float64)
+def test_padding_never_leaks(backend, junk, norm):
+    case = Case((6, 4, 3, 5), 2, torch.float64, layer_norm=norm)
     skip_where_declined(backend, case)
     lengths = torch.tensor([6, 0, 3, 1])
     clean = case.run(backend, lengths)
@@ -219,8 +226,9 @@ def test_an_empty_row_returns_its_initial_state(backend):
         assert torch.equal(result.c_n[:, b], case.c_0[:, b])
 
 
-def test_no_gradient_crosses_a_reset(backend):
-    case = Case((9, 1, 3, 4), 2, torch.float64)
+@NORM
+def test_no_gradient_crosses_a_reset(backend, norm):
+    case = Case((9, 1, 3, 4), 2, torch.float64, layer_norm=norm)
     skip_where_declined(backend, case)
     reset = torch.zeros(9, 1, dtype=torch.bool)
     reset[5] = True
@@ -247,8 +255,9 @@ def test_reversal_swaps_the_directions(backend, dtype):
     assert_close(mirrored.h_n.flip(0), result.h_n)
 
 
-def test_first_and_second_derivatives(backend):
-    case = Case((3, 2, 2, 3), 2, torch.float64)
+@NORM
+def test_first_and_second_derivatives(backend, norm):
+    case = Case((3, 2, 2, 3), 2, torch.float64, layer_norm=norm)
     skip_where_declined(backend, case)
     lengths, reset = torch.tensor([3, 2]), some_reset(3, 2)
     fields = [p for w in case.weights for p in w]
@@ -271,10 +280,11 @@ NOISES = [{"recurrent_dropout": 0.4}, {"zoneout_hidden": 0.3, "zoneout_cell": 0.
 
 @pytest.mark.parametrize("rates", NOISES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
+@NORM
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_random_masks_are_the_same_on_every_backend(backend, rates, training, dtype):
+def test_random_masks_are_the_same_on_every_backend(backend, rates, training, dtype, norm):
     noise = ops.Noise(torch.tensor(0x1234_5678_9ABC_DEF0), **rates, training=training)
-    case = Case((6, 3, 4, 9), 2, dtype)
+    case = Case((6, 3, 4, 9), 2, dtype, layer_norm=norm)
     skip_where_declined(backend, case, noise)
     lengths, reset = some_lengths(6, 3), some_reset(6, 3)
     compare(case, case.run(backend, lengths, reset, noise), case.run("reference", lengths, reset, noise))

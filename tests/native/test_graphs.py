@@ -15,9 +15,9 @@ from tidegate.ops import graph
 T, B, I, H = 7, 3, 4, 5
 
 
-@pytest.fixture
-def lstm():
-    return tg.LSTM(I, H, num_layers=2, bidirectional=True).double()
+@pytest.fixture(params=[False, True], ids=["plain", "norm"])
+def lstm(request):
+    return tg.LSTM(I, H, num_layers=2, bidirectional=True, layer_norm=request.param).double()
 
 
 def loss(result):
@@ -67,15 +67,28 @@ def test_fake_tensors_have_the_shapes_of_real_ones(lstm):
         assert (fake.shape, fake.dtype, fake.stride()) == (found.shape, found.dtype, found.stride())
 
 
-def sequence_arguments(dtype=torch.float64):
+def sequence_arguments(dtype=torch.float64, norm=False):
     draw = lambda *shape: torch.randn(*shape, dtype=dtype).requires_grad_()  # noqa: E731
-    w = LSTMWeights(draw(4 * 3, 2), draw(4 * 3, 3), draw(12), draw(12))
+    norms = {"norm_ih": draw(12), "norm_hh": draw(12), "norm_c": draw(2, 3)} if norm else {}
+    w = LSTMWeights(draw(4 * 3, 2), draw(4 * 3, 3), draw(12), draw(12), **norms)
     return draw(3, 2, 2), draw(1, 2, 3), draw(1, 2, 3), [w]
 
 
-def test_the_operator_is_registered_rightly():
-    x, h, c, [w] = sequence_arguments()
-    arguments = (x, h, c, list(w[:4]), [0b1111], torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_saved_arrays_have_the_shape_that_a_graph_expects(isa, dtype, norm):
+    x, h, c, [w] = sequence_arguments(dtype, norm)
+    call, cell = ops.native.Call(None, None, None, ()), ops.native.ACCUMULATOR[dtype]
+    *_, saved = ops.native.forward(call, x, h, c.to(cell), [w], save=True)
+    fields = [sum(1 << n for n, p in enumerate(w) if p is not None)]
+    assert tuple(saved.shape) == graph._gates_shape(x, list(w[:2]), fields, True)
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_the_operator_is_registered_rightly(norm):
+    x, h, c, [w] = sequence_arguments(norm=norm)
+    fields = [0b1_1100_1111 if norm else 0b1111]
+    arguments = (x, h, c, [p for p in w if p is not None], fields, torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.tidegate.lstm_sequence.default, (*arguments, True), test_utils=checks)
 

@@ -6,6 +6,7 @@ chunking, weight gradients not on the number of threads.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 
@@ -72,6 +73,16 @@ class Layer:
         return found
 
 
+def in_float64(layer):
+    precise = copy.copy(layer)
+    for name in ("x", "h", "c"):
+        setattr(precise, name, getattr(layer, name).detach().double().requires_grad_())
+    precise.weights = [
+        LSTMWeights(*(None if p is None else p.detach().double().requires_grad_() for p in w)) for w in layer.weights
+    ]
+    return precise
+
+
 def some(T, B, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, T + 1, (B,), generator=generator), torch.rand(T, B, generator=generator) < 0.15
@@ -93,11 +104,16 @@ def test_equals_the_reference(isa, sizes, dtype, norm):
     T, B, _, H = sizes
     layer = Layer(*sizes, directions=1 + H % 2, dtype=dtype, peephole=H % 3 == 0, bias=H % 5 != 0, norm=norm)
     lengths, reset = some(T, B)
+    tolerance = 1e-10 if dtype == torch.float64 else 3e-5
     for masks in [(None, None), (lengths, reset)]:
         found, expected = layer.run(*masks), layer.run(*masks, backend="reference")
+        exact = in_float64(layer).run(*masks, backend="reference") if norm and dtype == torch.float32 else None
         for name, want in expected.items():
-            tolerance = 1e-10 if dtype == torch.float64 else 3e-5
-            assert_close(found[name], want, tolerance, name)
+            if exact is None:
+                assert_close(found[name], want, tolerance, name)
+            else:  # the norm of few or nearly equal values is ill-conditioned: both sides err
+                error, allowed = ((y[name].double() - exact[name]).abs().max() for y in (found, expected))
+                assert error <= 2 * allowed + 1e-4 * exact[name].abs().max(), (name, error, allowed)
 
 
 @pytest.mark.parametrize("sizes", [(20, 5, 9, 17), (12, 33, 64, 48), (15, 1, 7, 33)], ids=str)
@@ -105,14 +121,8 @@ def test_equals_the_reference(isa, sizes, dtype, norm):
 def test_bfloat16_is_near_float64(isa, sizes, norm):
     T, B, _, _ = sizes
     layer = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True, norm=norm)
-    precise = Layer(*sizes, directions=2, dtype=torch.bfloat16, peephole=True, norm=norm)
-    for name in ("x", "h", "c"):
-        setattr(precise, name, getattr(layer, name).detach().double().requires_grad_())
-    precise.weights = [
-        LSTMWeights(*(None if p is None else p.detach().double().requires_grad_() for p in w)) for w in layer.weights
-    ]
     lengths, reset = some(T, B)
-    expected = precise.run(lengths, reset, backend="reference")
+    expected = in_float64(layer).run(lengths, reset, backend="reference")
     found, plain = layer.run(lengths, reset), layer.run(lengths, reset, backend="reference")
     for name, want in expected.items():
         error, allowed = (found[name].double() - want).norm(), (plain[name].double() - want).norm()

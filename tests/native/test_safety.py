@@ -125,6 +125,17 @@ def test_mixed_dtypes_are_left_to_the_reference():
     x = torch.randn(3, 2, 4)
     weights = [LSTMWeights(torch.randn(20, 4).double(), torch.randn(20, 5).double())]
     assert "differ in dtype" in str(ops.choose(x, weights))
+    norms = {"norm_ih": torch.ones(20), "norm_hh": torch.ones(20), "norm_c": torch.ones(2, 5).double()}
+    assert "differ in dtype" in str(ops.choose(x, [LSTMWeights(torch.randn(20, 4), torch.randn(20, 5), **norms)]))
+
+
+def test_some_of_the_norms_are_left_to_the_reference():
+    x, plain = torch.randn(3, 2, 4), LSTMWeights(torch.randn(20, 4), torch.randn(20, 5))
+    norms = {"norm_ih": torch.ones(20), "norm_hh": torch.ones(20), "norm_c": torch.ones(2, 5)}
+    whole = plain._replace(**norms)
+    assert ops.choose(x, [whole, whole]).name == "native"
+    for weights in ([plain, whole], *([whole._replace(**{name: None})] for name in norms)):
+        assert "for all three norms of every direction" in str(ops.choose(x, weights))
 
 
 def test_large_results_return_their_memory(lib):
@@ -142,17 +153,18 @@ def test_large_results_return_their_memory(lib):
     assert all(torch.equal(o, kept) for o in outputs)
 
 
-def test_memory_of_a_training_step_is_as_stated(lib):
-    """Beside x, the output and their gradients: 20 H bytes a step and row, and a bounded workspace."""
+@pytest.mark.parametrize(("norm", "stated"), [(False, 20 * 64), (True, 36 * 64 + 128)], ids=["plain", "norm"])
+def test_memory_of_a_training_step_is_as_stated(lib, norm, stated):
+    """Beside x, the output and their gradients: so many bytes a step and row, and a bounded workspace."""
 
     def kept(T, B=16, H=64):
         lib.trim()
         before = lib.pool_bytes()
-        layer, x = tg.LSTM(8, H), torch.randn(T, B, 8, requires_grad=True)
+        layer, x = tg.LSTM(8, H, layer_norm=norm), torch.randn(T, B, 8, requires_grad=True)
         output = layer(x)[0]
         held = lib.pool_bytes() - before  # output, cells, gates and the forward workspace
         del output
         return held
 
     rows = 16 * 1000
-    assert (kept(3000) - kept(2000)) / rows <= (20 + 4) * 64 * 1.01 + 300  # + the output itself; pages round up
+    assert (kept(3000) - kept(2000)) / rows <= (stated + 4 * 64) * 1.01 + 300  # + the output itself; pages round up

@@ -37,10 +37,22 @@ def stepped(lstm, x, state=None, reset=None):
     return torch.stack(outputs), state
 
 
-@pytest.mark.parametrize("options", [{}, {"peephole": True, "bias": False}, {"zoneout": (0.2, 0.3)}], ids=str)
+OPTIONS = [{}, {"peephole": True, "bias": False}, {"zoneout": (0.2, 0.3)}, {"layer_norm": True}]
+
+
+def moved(lstm):
+    """The gains of a layer norm away from one, where they would hide a mistake."""
+    with torch.no_grad():
+        for name, p in lstm.named_parameters():
+            if "norm" in name:
+                p.normal_()
+    return lstm
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("B", [1, 7])
 def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
-    lstm = layer(dtype, **options)
+    lstm = moved(layer(dtype, **options))
     x, reset = torch.randn(9, B, I).to(dtype), torch.rand(9, B) < 0.3
     with torch.no_grad():
         output, state = lstm(x, reset=reset)
@@ -51,9 +63,10 @@ def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
     assert torch.equal(last.c, state.c)
 
 
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
 @pytest.mark.parametrize("B", [1, 7])
-def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B):
-    lstm = layer(dtype)
+def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B, norm):
+    lstm = moved(layer(dtype, layer_norm=norm))
     x = torch.randn(9, B, I).to(dtype)
     with torch.no_grad():
         output, state = lstm(x)
@@ -64,8 +77,9 @@ def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B):
     assert torch.equal(stream.state.c, state.c)
 
 
-def test_a_streamer_keeps_its_weights_until_refreshed():
-    lstm = layer()
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_a_streamer_keeps_its_weights_until_refreshed(norm):
+    lstm = layer(layer_norm=norm)
     x = torch.randn(1, I)
     stream = tg.Streamer(lstm)
     before = stream.step(x).clone()
@@ -141,12 +155,21 @@ def swap_data(lstm):
     lstm.weight_ih_l0.data = torch.randn(4 * H, I)
 
 
+def gain_write(lstm):
+    lstm.norm_hh_l1.data.mul_(1.5)
+
+
+def norm_c_write(lstm):
+    lstm.norm_c_l0.detach().numpy()[:] += 0.25
+
+
 CHANGES = [fused_adam, data_write, numpy_write, in_place, load, replace, swap_data]
+CHANGES += [gain_write, norm_c_write]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_packed_weights_are_never_stale(change):
-    lstm, x = layer(), torch.randn(2, 3, I)
+    lstm, x = layer(layer_norm=change in (gain_write, norm_c_write)), torch.randn(2, 3, I)
     stepped(lstm, x)
     assert kept(lstm)
     for _ in range(2):
