@@ -72,8 +72,9 @@ def _resident(status: Path, field: str) -> float:
 def alternate(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     """Times of each, in turn, for about so many seconds in all and at least five rounds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
+    first = times[next(iter(runs))]
     stop = time.perf_counter() + seconds
-    while len(times["tidegate"]) < 5 or (time.perf_counter() < stop and len(times["tidegate"]) < 400):
+    while len(first) < 5 or (time.perf_counter() < stop and len(first) < 400):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
