@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops, streaming
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.checks import check_choice, check_rate, check_state
+from tidegate.checks import check_choice, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
 
@@ -63,6 +63,10 @@ class LSTM(Recurrent):
     peephole : bool
         i and f also see the c before the step, o the c after it (Gers et al. 2002).
     init : str, callable or sequence of these
+    checkpoint_every : int, optional
+        Keep both memories every so many steps for the backward pass and compute everything else
+        again: about 1.3 times the time, and memory of the order of sqrt(T) near the root of T
+        (Chen et al. 2016). Results do not change.
         How weights start; see ``tidegate.init``. Torch's default by default.
 
     Examples
@@ -96,6 +100,7 @@ class LSTM(Recurrent):
         layer_norm: bool = False,
         peephole: bool = False,
         init: Any = None,
+        checkpoint_every: int | None = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge, proj_size
@@ -113,6 +118,9 @@ class LSTM(Recurrent):
         self.layer_norm = bool(layer_norm)
         self.peephole = bool(peephole)
         self._weight_names = self._name_weights()
+        if checkpoint_every is not None:
+            check_whole("checkpoint_every", checkpoint_every, 1)
+        self.checkpoint_every = checkpoint_every
         self._make_parameters(init, device, dtype)
 
     def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
@@ -208,7 +216,9 @@ class LSTM(Recurrent):
             if self.num_layers > 1:
                 rows = slice(layer * self.directions, (layer + 1) * self.directions)
                 h, c = h_0[rows], c_0[rows]
-            result = ops.lstm_sequence(x, h, c, weights, lengths, reset, noise[layer], need_cells=False)
+            result = ops.lstm_sequence(
+                x, h, c, weights, lengths, reset, noise[layer], need_cells=False, checkpoint_every=self.checkpoint_every
+            )
             h_n.append(result.h_n)
             c_n.append(result.c_n)
             if layer + 1 < self.num_layers:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.ops import graph, native, reference
+from tidegate.ops import checkpoint, graph, native, reference
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
 
 __all__ = [
@@ -111,6 +111,7 @@ def lstm_sequence(
 ) -> SequenceResult:
     """Run one LSTM layer, one or two directions, over a whole sequence.
 
+    checkpoint_every: int | None = None,
     Parameters
     ----------
     x : Tensor (T, B, I)
@@ -128,6 +129,9 @@ def lstm_sequence(
 
     Returns
     -------
+    checkpoint_every : int, optional
+        For the backward pass keep the memories every so many steps and compute the rest again
+        (Chen et al. 2016). Values do not change.
     SequenceResult
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
@@ -138,16 +142,18 @@ def lstm_sequence(
         x, h_0 = x.to(dtype), h_0.to(dtype)
         weights = [w.to(dtype) for w in weights]
     if torch.compiler.is_compiling() or _recorded(x):
-        return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise)
+        return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, checkpoint_every)
     choice = choose(x, weights, noise)
     if choice.name == "native":
-        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells)
+        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     warn_if_slow(choice)
     check_lengths(lengths, x.shape[0])
     with torch.autocast(device, enabled=False):
         return BACKENDS[choice.name].run(x, h_0, c_0, weights, lengths, reset, noise)
 
 
+        if checkpoint_every is not None and torch.is_grad_enabled() and not native.transformed():
+            return checkpoint.reference_sequence(checkpoint_every, x, h_0, c_0, weights, lengths, reset, noise)
 def _recorded(x: Tensor) -> bool:
     """Is something watching the operators, so that addresses must not be taken?"""
     plain = type(x) is Tensor or type(x) is torch.nn.Parameter
