@@ -20,17 +20,20 @@ from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
 from tidegate.ops import checkpoint, graph, native, reference
+from tidegate.ops.trace import LayerTrace, lstm_trace
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendChoice",
+    "LayerTrace",
     "Noise",
     "SequenceResult",
     "SlowPathWarning",
     "choose",
     "lstm_sequence",
+    "lstm_trace",
     "rnn_sequence",
     "use_backend",
 ]
@@ -108,10 +111,10 @@ def lstm_sequence(
     noise: Noise | None = None,
     *,
     need_cells: bool = True,
+    checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """Run one LSTM layer, one or two directions, over a whole sequence.
 
-    checkpoint_every: int | None = None,
     Parameters
     ----------
     x : Tensor (T, B, I)
@@ -126,12 +129,12 @@ def lstm_sequence(
     noise : Noise, optional
     need_cells : bool
         False lets a backend leave out the memories of all steps, which saves their writing.
-
-    Returns
-    -------
     checkpoint_every : int, optional
         For the backward pass keep the memories every so many steps and compute the rest again
         (Chen et al. 2016). Values do not change.
+
+    Returns
+    -------
     SequenceResult
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
@@ -149,11 +152,11 @@ def lstm_sequence(
     warn_if_slow(choice)
     check_lengths(lengths, x.shape[0])
     with torch.autocast(device, enabled=False):
+        if checkpoint_every is not None and torch.is_grad_enabled() and not native.transformed():
+            return checkpoint.reference_sequence(checkpoint_every, x, h_0, c_0, weights, lengths, reset, noise)
         return BACKENDS[choice.name].run(x, h_0, c_0, weights, lengths, reset, noise)
 
 
-        if checkpoint_every is not None and torch.is_grad_enabled() and not native.transformed():
-            return checkpoint.reference_sequence(checkpoint_every, x, h_0, c_0, weights, lengths, reset, noise)
 def _recorded(x: Tensor) -> bool:
     """Is something watching the operators, so that addresses must not be taken?"""
     plain = type(x) is Tensor or type(x) is torch.nn.Parameter
