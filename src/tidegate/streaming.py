@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
 # Where some addresses lie in a call (native/include/tidegate.h).
-_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 280, 304, 312
+_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 288, 312, 320
 _STALE = 3
 
 
@@ -58,7 +58,7 @@ class Plan:
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
                 CALL.pack(
-                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 22, *norms, *(0,) * 6
+                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 6
                 )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)

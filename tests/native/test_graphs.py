@@ -78,17 +78,19 @@ def sequence_arguments(dtype=torch.float64, norm=False):
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
 def test_saved_arrays_have_the_shape_that_a_graph_expects(isa, dtype, norm):
     x, h, c, [w] = sequence_arguments(dtype, norm)
-    call, cell = ops.native.Call(None, None, None, ()), ops.native.ACCUMULATOR[dtype]
-    *_, saved = ops.native.forward(call, x, h, c.to(cell), [w], save=True)
+    c = c.to(ops.native.ACCUMULATOR[dtype])
+    *_, saved = ops.native.forward(ops.native.Call(None, None, None, ()), x, h, c, [w], save=True)
     fields = [sum(1 << n for n, p in enumerate(w) if p is not None)]
-    assert tuple(saved.shape) == graph._gates_shape(x, list(w[:2]), fields, True)
+    expected = graph._gates(x, c, list(w[:2]), fields, 0, True)
+    assert (saved.shape, saved.dtype) == (expected.shape, expected.dtype)
 
 
+@pytest.mark.parametrize("every", [0, 2])
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_the_operator_is_registered_rightly(norm):
+def test_the_operator_is_registered_rightly(every, norm):
     x, h, c, [w] = sequence_arguments(norm=norm)
-    fields = [0b1_1100_1111 if norm else 0b1111]
-    arguments = (x, h, c, [p for p in w if p is not None], fields, torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True)
+    flat, fields = [p for p in w if p is not None], [0b1_1100_1111 if norm else 0b1111]
+    arguments = (x, h, c, flat, fields, torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True, every)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.tidegate.lstm_sequence.default, (*arguments, True), test_utils=checks)
 
