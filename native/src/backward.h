@@ -56,7 +56,7 @@ struct Backward {
   const S* peephole;        // (3, H) or null
   int64_t stride;           // between blocks of gate gradients
   int64_t past_stride = 0;
-  uint64_t bound_h, bound_c;
+  Zoneout<S> zoneout;
   BackRows<S> rows;
   A* carry_c;               // [local row][blocks * N]
   A* carry_h;               // the same, for zoneout of the short-term memory, or null
@@ -64,7 +64,7 @@ struct Backward {
 
   Backward(const tg_lstm& p, int d, Transposed<S> w, int64_t stride)
       : p(p), z(p), d(d), w(w), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
-        bound_h(threshold(p.zoneout_hidden)), bound_c(threshold(p.zoneout_cell)) {}
+        zoneout(p, d) {}
 
   // d h of the step before, as far as it comes through the gates.
   template <int R, int W>
@@ -104,18 +104,13 @@ struct Backward {
     V c_old = load_first(rows.c_old[row] + unit, units);
     V c = load_first(rows.c_new[row] + unit, units);
     V held_c{};
-    if (p.zoneout_hidden != 0.0) {
-      V weight = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row],
-                                   stream(p, d, ZONEOUT_HIDDEN));
-      store(carry_h + local, weight * d_h);
-      d_h = (one - weight) * d_h;
-    }
-    if (p.zoneout_cell != 0.0) {
-      V weight = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row],
-                                   stream(p, d, ZONEOUT_CELL));
-      held_c = weight * d_c;
-      d_c = (one - weight) * d_c;
-      c = fma(f, c_old, i * g);
+    if (zoneout.acts()) {
+      auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
+      if (carry_h) store(carry_h + local, keep.hidden * d_h);
+      d_h = (one - keep.hidden) * d_h;
+      held_c = keep.cell * d_c;
+      d_c = (one - keep.cell) * d_c;
+      if (p.zoneout_cell != 0.0) c = fma(f, c_old, i * g);
     }
     V tanh_c = tanh(c);
     V d_o = d_h * tanh_c * o * (one - o);

@@ -3,8 +3,8 @@
 
 #include "activations.h"
 #include "pack.h"
-#include "philox.h"
 #include "tile.h"
+#include "zoneout.h"
 
 namespace tg {
 namespace TG_ISA {
@@ -35,24 +35,6 @@ struct StepRows {
   }
 };
 
-// How random masks act on one element: kept old value with this weight (0, 1, or the rate).
-template <class S>
-TG_INLINE typename Types<S>::V zoneout_weight(const tg_lstm& p, double rate, uint64_t bound, int64_t unit, int64_t t,
-                                              int64_t b, uint32_t stream) {
-  using A = typename Types<S>::A;
-  if (rate == 0.0) return typename Types<S>::V{};
-  if (!p.training) return splat((A)rate);
-  A mask[Types<S>::N];
-  bernoulli(mask, Types<S>::N, unit, (uint64_t)p.seed, bound, p.first_step + t, b, stream);
-  return load(mask);
-}
-
-template <class V>
-TG_INLINE V mix(V weight, V old, V fresh) {  // exact where the weight is 0 or 1, also beside infinities
-  V one = V{} + 1;
-  return weight == one ? old : (weight == V{} ? fresh : fma(weight, old, (one - weight) * fresh));
-}
-
 template <class S>
 struct Forward {
   using A = typename Types<S>::A;
@@ -63,12 +45,12 @@ struct Forward {
   Sizes<S> z;
   PackedWeights<S> w;
   int d;
-  uint64_t bound_h, bound_c;
+  Zoneout<S> zoneout;
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
 
   Forward(const tg_lstm& p, const void* packed, int d)
-      : p(p), z(p), w(z, packed), d(d), bound_h(threshold(p.zoneout_hidden)), bound_c(threshold(p.zoneout_cell)) {}
+      : p(p), z(p), w(z, packed), d(d), zoneout(p, d) {}
 
   // From the gates' sums of one row and block to both memories. Not inlined: the sums arrive in
   // registers, and one copy of this code serves the tiles of every shape.
@@ -99,12 +81,10 @@ struct Forward {
   TG_INLINE void hand_over(V h, V c, int64_t row, int64_t block) {
     int units = z.units(block);
     int64_t unit = block * N;
-    if (p.zoneout_hidden != 0.0 || p.zoneout_cell != 0.0) {
-      int64_t t = rows.t[row], b = rows.b[row];
-      V keep_h = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, t, b, stream(p, d, ZONEOUT_HIDDEN));
-      V keep_c = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, t, b, stream(p, d, ZONEOUT_CELL));
-      h = mix(keep_h, load_first(rows.h_old[row] + unit, units), h);
-      c = mix(keep_c, load_first(rows.c[row] + unit, units), c);
+    if (zoneout.acts()) {
+      auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
+      h = mix(keep.hidden, load_first(rows.h_old[row] + unit, units), h);
+      c = mix(keep.cell, load_first(rows.c[row] + unit, units), c);
     }
     store_first(rows.c_new[row] + unit, c, units);
     store_first(rows.h_new[row] + unit, h, units);

@@ -12,7 +12,7 @@ namespace TG_ISA {
 enum NormSum { SUM_BIAS = 0, SUM_IH = 4, SUM_HH = 8, SUM_C = 12, SUM_PEEPHOLE = 14, NORM_SUMS = 17 };
 
 // Values of the row at hand, for each block: vectors of N lanes in this order.
-enum NormRow { ROW_I, ROW_F, ROW_G, ROW_O, ROW_C, ROW_D_O, ROW_CELL, ROW_D_CELL, ROW_D_C, NORM_ROW };
+enum NormRow { ROW_I, ROW_F, ROW_G, ROW_O, ROW_C, ROW_D_O, ROW_CELL, ROW_D_CELL, ROW_D_C, ROW_KEEP, NORM_ROW };
 
 // Rows of the panel in which a step is taken.
 template <class S>
@@ -69,10 +69,8 @@ struct NormBackward {
   // Gates made again from the normalised products, and the gradient of c through its norm.
   void cell(int64_t row, const A* d_hidden, const A* statistics, A* total) {
     const V one = V{} + 1;
-    const tg_lstm& p = back.p;
     const Sizes<S>& z = back.z;
     const BackRows<S>& rows = back.rows;
-    const uint32_t stream = (uint32_t)BACKWARD * (uint32_t)back.d;
     const S* x = rows.gates[row];
     V sum{}, sum_normalised{};
     for (int64_t block = 0; block < z.blocks; ++block) {
@@ -91,17 +89,17 @@ struct NormBackward {
         a[1] = a[1] + c_old * load(w.peephole + (block * 3 + 1) * N);
       }
       V i = sigmoid(a[0]), f = sigmoid(a[1]), g = tanh(a[2]);
-      V c = p.zoneout_cell != 0.0 ? fma(f, c_old, i * g) : load_first(rows.c_new[row] + unit, units);
+      V c = back.p.zoneout_cell != 0.0 ? fma(f, c_old, i * g) : load_first(rows.c_new[row] + unit, units);
       if (back.peephole) a[3] = a[3] + c * load(w.peephole + (block * 3 + 2) * N);
       V o = sigmoid(a[3]);
 
       V d_h = load(d_hidden + unit);
       if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + unit, units);
-      if (p.zoneout_hidden != 0.0) {
-        V weight = zoneout_weight<S>(p, p.zoneout_hidden, back.bound_h, unit, rows.t[row], rows.b[row],
-                                     ZONEOUT_HIDDEN + stream);
-        store(back.carry_h + local, weight * d_h);
-        d_h = (one - weight) * d_h;
+      if (back.zoneout.acts()) {
+        auto keep = back.zoneout.weights(unit, rows.t[row], rows.b[row]);
+        if (back.carry_h) store(back.carry_h + local, keep.hidden * d_h);
+        d_h = (one - keep.hidden) * d_h;
+        store(value + ROW_KEEP * N, keep.cell);
       }
       V normalised = first_lanes<S>((c - statistics[MEAN_C]) * statistics[SCALE_C], units);
       V gain = load(w.norm_c + block * 2 * N);
@@ -133,7 +131,6 @@ struct NormBackward {
   // Gate gradients, and through both norms those of the products.
   void gates(int64_t row, const A* statistics, A* total) {
     const V one = V{} + 1;
-    const tg_lstm& p = back.p;
     const Sizes<S>& z = back.z;
     const BackRows<S>& rows = back.rows;
     const S* x = rows.gates[row];
@@ -147,11 +144,10 @@ struct NormBackward {
       V d_c = rows.d_c[row] ? load_first(rows.d_c[row] + unit, units) : V{};
       if (rows.d_cells[row]) d_c = d_c + load_first(rows.d_cells[row] + unit, units);
       V held{};
-      if (p.zoneout_cell != 0.0) {
-        V weight = zoneout_weight<S>(p, p.zoneout_cell, back.bound_c, unit, rows.t[row], rows.b[row],
-                                     ZONEOUT_CELL + (uint32_t)BACKWARD * (uint32_t)back.d);
-        held = weight * d_c;
-        d_c = (one - weight) * d_c;
+      if (back.zoneout.acts()) {
+        V keep = load(value + ROW_KEEP * N);
+        held = keep * d_c;
+        d_c = (one - keep) * d_c;
       }
       d_c = d_c + load(value + ROW_D_C * N);
       V d[4];

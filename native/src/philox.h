@@ -23,6 +23,29 @@ TG_INLINE void philox(const uint32_t counter[4], uint64_t seed, uint32_t out[4])
   out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
+// The keys of all rounds.
+struct PhiloxKeys {
+  uint64_t of[20];
+  explicit PhiloxKeys(uint64_t seed) {
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+      of[2 * round] = k0, of[2 * round + 1] = k1;
+  }
+};
+
+// The same for a counter in each 64-bit lane, in place. Words are in the lower halves; what gathers
+// in the upper ones plays no part.
+TG_INLINE void philox(vq (&c)[4], const PhiloxKeys& keys) {
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    vq a = multiply_low(c[0], vq{} + 0xD2511F53u), b = multiply_low(c[2], vq{} + 0xCD9E8D57u);
+    c[0] = (b >> 32) ^ c[1] ^ keys.of[2 * round];
+    c[1] = b;
+    c[2] = (a >> 32) ^ c[3] ^ keys.of[2 * round + 1];
+    c[3] = a;
+  }
+}
+
 // The words of direction d for what `use` names.
 TG_INLINE uint32_t stream(const tg_lstm& p, int64_t d, Stream use) { return use + (from_end(p, d) ? BACKWARD : 0); }
 

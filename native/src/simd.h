@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -33,6 +33,7 @@ typedef double vd __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t vi __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t vu __attribute__((vector_size(VECTOR_BYTES)));
 typedef int64_t vl __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t vq __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint16_t vh __attribute__((vector_size(VECTOR_BYTES / 2)));
 
 struct bf16 {
@@ -179,6 +180,17 @@ TG_INLINE void store_first(S* p, typename Types<S>::V v, int n) {
   store(lanes, v);
   for (int k = 0; k < n; ++k) p[k] = lanes[k];
 }
+
+// Products of the lower halves of 64-bit lanes.
+#if defined(__AVX512F__)
+TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+#elif defined(__AVX2__)
+TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+#elif defined(__SSE2__)
+TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+TG_INLINE vq multiply_low(vq a, vq b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+#endif
 
 // 2^n for whole n (a float's or double's value); overflows to infinity, underflows gradually.
 #if defined(__AVX512F__)

@@ -204,8 +204,9 @@ def test_training_and_inference_give_the_same_bits(isa, norm, dtype):
 
 @pytest.mark.parametrize("rates", list(itertools.product((0.0, 0.3, 1.0), (0.0, 0.6), (0.0, 0.4))), ids=str)
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_random_masks_have_the_bits_of_the_reference(isa, rates, norm):
-    layer = Layer(7, 5, 3, 37, directions=2, norm=norm)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_random_masks_have_the_bits_of_the_reference(isa, rates, norm, dtype):
+    layer = Layer(7, 5, 3, 37, directions=2, dtype=dtype, norm=norm)
     lengths, reset = some(7, 5)
     for training in (True, False):
         noise = ops.Noise(torch.tensor(-0x1234_5678_9ABC_DEF), *rates, training=training)
