@@ -123,9 +123,8 @@ def main() -> None:
         for row in (row for row in rows if row["mode"] == mode):
             verdict = "" if row["option"] == "plain" else f"  of at most {row['most']}"
             verdict += "  ABOVE" if row["ratio"] > row["most"] else ""
-            print(
-                f"  {row['option']:18} {row['ms']:9.3f} ms  spread {row['spread']:4.0%}  ratio {row['ratio']:5.2f}{verdict}"
-            )
+            took = f"{row['ms']:9.3f} ms  spread {row['spread']:4.0%}  ratio {row['ratio']:5.2f}"
+            print(f"  {row['option']:18} {took}{verdict}")
     if arguments.json:
         command = shlex.join(["python", "-m", "benchmarks.options", *sys.argv[1:]])
         found = {"machine": facts, "shape": shape._asdict(), "rows": rows, "command": command}
