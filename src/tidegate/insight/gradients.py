@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tidegate import ops
+from tidegate.cell import LSTMWeights, _norm_cell
 from tidegate.frames import array, polars
 from tidegate.insight.calls import evaluation
 from tidegate.insight.ledger import retention
 from tidegate.layer import LSTM, RNN
+from tidegate.ops import LayerTrace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +42,8 @@ class GradientFlow:
     hidden : (K,)
         Of dL/dh_{T-k} for the LSTM.
     cell : (K,)
-        Of dL/dc_{T-k}.
+        Of dL/dc_{T-k}, by way of the step's own h and of all later steps. (With zoneout of c, the memory that
+        a step shows and the one that it passes on are two; their gradients are added.)
     memory_path : (K,)
         Of dL/dc_T prod_{s>T-k} F_s, the part of ``cell`` that goes by the memory alone, for a loss of
         the last step.
@@ -104,6 +108,7 @@ def gradient_flow(
             top = lstm.trace(x, hx).layers[-1]
         h, c = _lstm_states(lstm, top.x, top.h_0[0], top.c_0[0])
         d_h, d_c = _by_states(loss, h, c)
+        d_c = d_c + _through_shown(top, lstm.weights(lstm.num_layers - 1)[0], d_h)
         below = rnn._enter(x, None, None)[0]
         d_rnn = _by_states(loss, _rnn_states(rnn, below))[0]
     left = retention(top.keep[:, :, 0].double())  # (T, B, H)
@@ -123,6 +128,20 @@ def _lstm_states(lstm: LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[list[Tens
             hs.append(h)
             cs.append(c)
     return hs, cs
+
+
+def _through_shown(top: LayerTrace, w: LSTMWeights, d_h: Tensor) -> Tensor:
+    """What reaches c (T, B, H) by way of its own step's h, from the gradients by h (T, B, P)."""
+    with torch.enable_grad():
+        c = top.cell[:, :, 0].detach().requires_grad_()
+        o = top.output[:, :, 0].detach()
+        if w.ch is not None:
+            o = o + o * (1.0 - o) * w.ch[2].detach() * (c - c.detach())  # the same value, with its slope
+        h = o * torch.tanh(c if w.norm_c is None else _norm_cell(c, w.norm_c))
+        if w.hr is not None:
+            h = F.linear(h, w.hr.to(h.dtype))
+        [found] = torch.autograd.grad(h, c, ((1.0 - top.held_hidden) * d_h).to(h.dtype))
+    return found
 
 
 def _rnn_states(rnn: RNN, x: Tensor) -> list[Tensor]:
