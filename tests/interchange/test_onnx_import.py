@@ -409,3 +409,10 @@ def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtra, match=r'pip install "tidegate\[onnx\]"'):
         load_onnx(b"")
+
+
+@pytest.mark.parametrize("key", ["direction", "layout", "activations"])
+def test_attributes_of_the_wrong_type(key):
+    model = om.single(**{key: 1.5})
+    with pytest.raises(InterchangeError, match=f"the attribute {key} has the wrong type"):
+        load_onnx(model)

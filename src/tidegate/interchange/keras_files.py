@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from tidegate.data.atomic import why
 from tidegate.errors import InterchangeError, MissingExtra, TidegateError
 
 LARGEST = 2**32  # bytes of weights in a file
+# What zipfile, numpy, json and h5py raise on files that were cut or changed.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
 _INNER = {"cell", "lstm_cell", "vars"}  # parts of a name that lie below a layer
 _ORDER = {"kernel": 0, "recurrent_kernel": 1, "bias": 2, "0": 0, "1": 1, "2": 2}
 
@@ -84,7 +90,7 @@ def read(path: Path) -> tuple[Any, list[dict[str, Any]]]:
     except OSError as error:
         reason = why(error) if error.errno else " ".join(str(error).split())
         raise InterchangeError(f"cannot read {path}: {reason}") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, RecursionError, NotImplementedError) as error:
+    except _DAMAGED as error:
         if isinstance(error, TidegateError):
             raise
         raise InterchangeError(f"{path} is damaged or no {path.suffix} file: {error}") from None

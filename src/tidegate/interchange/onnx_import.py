@@ -19,9 +19,9 @@ from tidegate.layer import LSTM
 from tidegate.state import State
 
 _INPUTS = ("input", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-_KNOWN = {
-    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget", "layout",
-    "output_sequence",
+_KNOWN: dict[str, type] = {
+    "activation_alpha": list, "activation_beta": list, "activations": list, "clip": float, "direction": bytes,
+    "hidden_size": int, "input_forget": int, "layout": int, "output_sequence": int,
 }  # fmt: skip
 _BETWEEN = MOVES | {"Dropout", "Shape", "Gather"}  # what may lie between two layers
 _LONGEST = 16  # nodes there
@@ -141,12 +141,10 @@ def load_onnx(source: Any, *, weights: Mapping[str, Any] | None = None) -> list[
 
 
 def _read_node(node: Any, place: int, constants: Constants) -> _Node:
-    helper = need("onnx.helper")
     name = node.name or f"LSTM at place {place}"
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    direction = given.get("direction", b"forward").decode(errors="replace").lower()
+    given = _attributes(name, node)
+    direction = given.get("direction", "forward")
     coupled, layout = given.get("input_forget", 0), given.get("layout", 0)
-    _refuse_attributes(name, given, direction)
     names = dict(zip(_INPUTS, [*node.input, *[""] * len(_INPUTS)], strict=False))
     values: dict[str, Tensor] = {}
     for key in ("W", "R", "B", "P"):
@@ -191,17 +189,29 @@ def _read_node(node: Any, place: int, constants: Constants) -> _Node:
     )
 
 
-def _refuse_attributes(name: str, given: dict[str, Any], direction: str) -> None:
-    unknown = set(given) - _KNOWN
-    if unknown:
-        raise InterchangeError(f"{name}: {sorted(unknown)[0]!r} is no attribute of the ONNX LSTM operator")
+def _attributes(name: str, node: Any) -> dict[str, Any]:
+    """A node's attributes, where tg.LSTM can say them."""
+    helper = need("onnx.helper")
+    given: dict[str, Any] = {}
+    for attribute in node.attribute:
+        key = attribute.name
+        if key not in _KNOWN:
+            raise InterchangeError(f"{name}: {key!r} is no attribute of the ONNX LSTM operator")
+        try:
+            given[key] = helper.get_attribute_value(attribute)
+        except ValueError:
+            given[key] = None
+        if not isinstance(given[key], _KNOWN[key]):
+            raise InterchangeError(f"{name}: the attribute {key} has the wrong type or no value")
+    direction = given.get("direction", b"forward").decode(errors="replace").lower()
+    given["direction"] = direction
     if direction not in ("forward", "reverse", "bidirectional"):
         raise InterchangeError(f"{name}: direction is forward, reverse or bidirectional; given {direction!r}")
     for key in ("input_forget", "layout"):
         if given.get(key, 0) not in (0, 1):
             raise InterchangeError(f"{name}: {key} is 0 or 1; given {given[key]}")
     wanted = ["sigmoid", "tanh", "tanh"] * (2 if direction == "bidirectional" else 1)
-    activations = [a.decode(errors="replace") for a in given.get("activations", [])]
+    activations = [a.decode(errors="replace") if isinstance(a, bytes) else str(a) for a in given.get("activations", [])]
     if activations and [a.lower() for a in activations] != wanted:
         raise InterchangeError(
             f"{name}: activations are Sigmoid, Tanh, Tanh, which are the LSTM's equations in tg.LSTM and its "
@@ -211,6 +221,7 @@ def _refuse_attributes(name: str, given: dict[str, Any], direction: str) -> None
         raise InterchangeError(
             f"{name}: clip={given['clip']:g} cuts what the gates see at every step, which tg.LSTM has no option for"
         )
+    return given
 
 
 def _check_shapes(name: str, values: dict[str, Tensor], directions: int, units: int | None) -> tuple[int, int]:
