@@ -17,7 +17,7 @@ import numpy as np
 import tidegate as tg
 from tidegate.data import samples
 from tidegate.data.atomic import atomic_write
-from tidegate.tasks.demos import FORECAST, SAMPLE
+from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.report import markdown_table
 
 COLUMNS = {
@@ -39,8 +39,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = []
     for seed in range(arguments.seeds):
-        model = tg.Forecaster(**FORECAST, seed=seed)
-        model.fit(samples.path(SAMPLE), folder=arguments.out / f"seed-{seed}", progress=True)
+        model = tg.Forecaster(**DEMOS["forecast"].fields, seed=seed)
+        model.fit(samples.path("nyc_weather"), folder=arguments.out / f"seed-{seed}", progress=True)
         found.append(model.evaluate(compare=["rnn"], progress=True))
     (arguments.out / "scores.json").write_text(json.dumps(found, indent=1))
     page = _page(found)

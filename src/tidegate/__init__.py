@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidegate import init, interchange, ops
+    from tidegate import init, insight, interchange, ops
     from tidegate.interchange.swap import restore, swap
     from tidegate.layer import LSTM, RNN
     from tidegate.state import State
@@ -26,6 +26,7 @@ _PUBLIC = {
     "restore": "tidegate.interchange.swap",
     "tbptt": "tidegate.truncated",
     "init": "tidegate.init",
+    "insight": "tidegate.insight",
     "ops": "tidegate.ops",
     "interchange": "tidegate.interchange",
 }

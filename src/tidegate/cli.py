@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,11 +24,14 @@ import tidegate
 from tidegate.config import explain, read_toml
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
-from tidegate.tasks.demos import FORECAST, QUICK, SAMPLE
+from tidegate.tasks import TASKS, load_run, task_class
+from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.forecast import Forecaster
-from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.run import check_free, data_of
 from tidegate.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from tidegate.tasks.learner import Learner
 
 INTERRUPTED = 130
 
@@ -45,54 +49,66 @@ err = Console(stderr=True)
 
 TABLE, RUN = Group("Table", sort_key=1), Group("Run", sort_key=2)
 MODEL, TRAINING = Group("Model", sort_key=3), Group("Training", sort_key=4)
-_OF_TABLE = ("target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test")
 
 
-def _grouped(config: type[ForecastConfig]) -> Any:
-    """The fields as options, under the headings of the help."""
+def _grouped(kind: type[Learner]) -> Any:
+    """A task's options under the headings of the help."""
     options: dict[str, Any] = {}
-    for name, field in config.model_fields.items():
-        group = TABLE if name in _OF_TABLE else TRAINING if name in TrainingConfig.model_fields else MODEL
+    for name, field in kind.Config.model_fields.items():
+        group = TABLE if name in kind.table_fields else TRAINING if name in TrainingConfig.model_fields else MODEL
         options[name] = (Annotated[field.annotation, Parameter(group=group, negative_iterable=())], field)
-    return create_model("Options", __base__=config, **options)
+    return create_model("Options", __base__=kind.Config, **options)
 
 
-if TYPE_CHECKING:
-    Fields = ForecastConfig
-else:
-    Fields = _grouped(ForecastConfig)
-Options = Annotated[Fields, Parameter(name="*")]
+def _add_training(task: str) -> None:
+    """``tidegate train TASK``, with the task's own options."""
+    kind = task_class(task)
+    fields = _grouped(kind)
+
+    def run(
+        data: Path | None = None,
+        /,
+        *,
+        options: Any,
+        config: Annotated[Path | None, Parameter(group=RUN)] = None,
+        out: Annotated[Path | None, Parameter(group=RUN)] = None,
+        resume: Annotated[bool, Parameter(group=RUN, negative=())] = False,
+        compare: Annotated[list[str] | None, Parameter(group=RUN, negative=())] = None,
+    ) -> None:
+        given = {name: getattr(options, name) for name in options.model_fields_set}
+        _train_command(task, kind, data, given, config, out, resume, compare or ())
+
+    run.__annotations__["options"] = Annotated[fields, Parameter(name="*")]
+    run.__kwdefaults__ = (run.__kwdefaults__ or {}) | {"options": fields()}  # cyclopts reads the defaults from it
+    run.__doc__ = f"""{textwrap.dedent(kind.help).strip()}
+
+Parameters
+----------
+data
+    {kind.data_help} May be left out with --resume.
+config
+    A TOML file with any of the options; those given here win over it.
+out
+    Run folder to write; a new one under runs/ by default.
+resume
+    Go on with the run folder given as --out, where it stopped.
+compare
+    Train this form of the model too, and put it beside: {" or ".join(kind.comparisons)}.
+"""
+    train.command(run, name=task)
 
 
-@train.command(name="forecast")
-def train_forecast(
-    data: Path | None = None,
-    /,
-    *,
-    options: Options = Fields(),  # noqa: B008 (cyclopts reads the defaults from it)
-    config: Annotated[Path | None, Parameter(group=RUN)] = None,
-    out: Annotated[Path | None, Parameter(group=RUN)] = None,
-    resume: Annotated[bool, Parameter(group=RUN, negative=())] = False,
-    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(group=RUN, negative=())] = None,
+def _train_command(
+    task: str,
+    kind: type[Learner],
+    data: Path | None,
+    given: dict[str, Any],
+    config: Path | None,
+    out: Path | None,
+    resume: bool,
+    compare: Sequence[str],
 ) -> None:
-    """Train a forecaster on a CSV or Parquet file and score it on the untouched last part.
-
-    Such as: tidegate train forecast sales.csv --target sold --time day --series shop --horizon 14
-
-    Parameters
-    ----------
-    data
-        The table: one row a time, or one row a series and time. May be left out with --resume.
-    config
-        A TOML file with any of the options; those given here win over it.
-    out
-        Run folder to write; a new one under runs/ by default.
-    resume
-        Go on with the run folder given as --out, where it stopped.
-    compare
-        Train the same model with this cell too, and put it beside.
-    """
-    given = {name: getattr(options, name) for name in options.model_fields_set}
+    """Collect options from the command line, a file or a run to go on with; then train."""
     if resume:
         if out is None:
             raise ConfigError("--resume needs the run folder to go on with: give it as --out")
@@ -107,9 +123,13 @@ def train_forecast(
     else:
         fields = (read_toml(config) if config else {}) | given
     if data is None:
-        raise ConfigError("DATA is needed: the CSV or Parquet file to learn from")
-    folder = out or Path("runs") / f"forecast-{datetime.now():%Y%m%d-%H%M%S}"
-    _train(Forecaster(**fields), data, folder, resume=resume, compare=compare or ())
+        raise ConfigError(f"DATA is needed: {kind.data_help[:1].lower()}{kind.data_help[1:].rstrip('.')}")
+    folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    _train(kind(**fields), data, folder, resume=resume, compare=compare)
+
+
+for _task in TASKS:
+    _add_training(_task)
 
 
 @app.command
@@ -118,9 +138,9 @@ def evaluate(
     data: Path | None = None,
     /,
     *,
-    compare: Annotated[list[Literal["rnn", "lstm"]] | None, Parameter(negative=())] = None,
+    compare: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> None:
-    """Score a run by a rolling-origin backtest on the untouched last part, beside baselines.
+    """Score a run on its untouched part, beside baselines.
 
     Parameters
     ----------
@@ -129,10 +149,9 @@ def evaluate(
     data
         The table; the one that the run was trained on by default. Rows after it are scored too.
     compare
-        Train the same model with this cell too, and put it beside.
+        Train another form of the model too, and put it beside; for forecasts, rnn or lstm.
     """
-    forecaster = Forecaster.load(run)
-    _report(forecaster, run, data, compare or ())
+    _report(load_run(run), run, data, compare or ())
 
 
 @app.command
@@ -146,66 +165,103 @@ def predict(
     seed: int = 0,
     refit: bool = False,
 ) -> None:
-    """Forecast the next steps of every series in a table.
+    """Use a trained model on new data: forecasts of the next steps, labels of sequences or of steps.
 
     Parameters
     ----------
     run
         A run folder.
     data
-        The table: history, and after it rows with the covariates known in the future, if any.
+        What the run was trained on, without labels; for forecasts the history, and after it rows
+        with the covariates known in the future, if any.
     output
-        Where to write the forecasts, a .csv or .parquet file.
+        Where to write, a .csv or .parquet file.
     samples
-        Write this many sample paths instead of quantiles (sums over steps need paths).
+        Forecasts: write this many sample paths instead of quantiles (sums over steps need paths).
     seed
-        For the sample paths.
+        Forecasts: for the sample paths.
     refit
-        First train the chosen setting anew on all of the data.
+        Forecasts: first train the chosen setting anew on all of the data.
     """
     from tidegate.data.table import check_output, write_table
 
     if samples < 0:
         raise ConfigError(f"--samples is a number of paths; given {samples}")
     check_output(output)
-    forecaster = Forecaster.load(run)
-    if refit:
-        forecaster.refit(data, progress=True)
-    frame = forecaster.predict(data, samples=samples, seed=seed)
-    for note in forecaster.predict_notes_:
+    model = load_run(run)
+    kind = model.what
+    if isinstance(model, Forecaster):
+        if refit:
+            model.refit(data, progress=True)
+        frame = model.predict(data, samples=samples, seed=seed)
+        kind = f"{samples} sample paths" if samples else "quantiles"
+    elif samples or refit:
+        raise ConfigError(f"--samples and --refit are for forecasts; {run} is a run of {model.task}")
+    else:
+        frame = model.predict(data)
+    for note in model.predict_notes_:
         _console(note)
     write_table(frame, output)
-    kind = f"{samples} sample paths" if samples else "quantiles"
     out.print(f"wrote {frame.height:,} rows of {kind} to {escape(str(output))}", highlight=False)
 
 
 @app.command
-def demo(*, quick: bool = False, out: Path | None = None) -> None:
-    """Forecast the temperature at New York's airports: train, compare, evaluate and predict.
+def export(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    out: Path,
+    format: Literal["onnx"] = "onnx",
+) -> None:
+    """Write a run's whole model in another format, checked on data before it is written.
 
     Parameters
     ----------
+    run
+        A run folder.
+    data
+        The table to check it on; the one that the run was trained on by default.
+    out
+        The file to write.
+    format
+        onnx: values in and forecasts out in the table's units; the file's metadata describe them.
+    """
+    model = load_run(run)
+    if not isinstance(model, Forecaster):
+        raise ConfigError(f"export writes forecasters; {run} is a run of {model.task}")
+    done = model.export_onnx(out, data)
+    _console(
+        f"wrote {done.path} (opset {done.opset}): {done.checks} forecasts in onnxruntime differ from tidegate's by at "
+        f"most {done.error:.1e} of their size"
+    )
+
+
+@app.command
+def demo(job: Literal["forecast"] = "forecast", /, *, quick: bool = False, out: Path | None = None) -> None:
+    """Learn from an embedded sample: train, compare, evaluate and predict.
+
+    Parameters
+    ----------
+    job
+        forecast: the temperature at New York's airports.
     quick
-        A small model and few windows, to see that all works.
+        A small model and few examples, to see that all works.
     out
         Run folder to write; a new one under runs/ by default.
     """
-    from tidegate.data import samples
-    from tidegate.data.table import write_table
-
-    data = samples.path(SAMPLE)
-    fields = FORECAST | (QUICK if quick else {})
+    chosen = DEMOS[job]
     folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    _console("The last week of hourly weather at three airports in, the temperature of the next 24 hours out.")
-    forecaster = Forecaster(**fields)
-    _train(forecaster, data, folder, compare=["rnn"], command="tidegate demo" + " --quick" * quick)
-    path = folder / "next_24_hours.csv"
-    write_table(forecaster.predict(data), path)
-    _console(f"The next 24 hours of each airport: {path}")
+    _console(chosen.about)
+    model = task_class(job)(**chosen.fields | (chosen.quick if quick else {}))
+    data = chosen.data()
+    command = "tidegate demo" + f" {job}" * (job != "forecast") + " --quick" * quick
+    _train(model, data, folder, compare=chosen.compare, command=command)
+    _console(chosen.after(model, data, folder))
 
 
 def _train(
-    forecaster: Forecaster,
+    model: Learner,
     data: Path,
     folder: Path,
     *,
@@ -216,47 +272,40 @@ def _train(
     if not resume:
         check_free(folder)
     try:
-        forecaster.fit(data, folder=folder, resume=resume, progress=True)
+        model.fit(data, folder=folder, resume=resume, progress=True)
     except KeyboardInterrupt:
         if (folder / "config.toml").is_file():
-            said = f"interrupted; go on with: tidegate train forecast --resume --out {shlex.quote(str(folder))}"
+            said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
             err.print(escape(said), highlight=False, soft_wrap=True)
         raise
-    _report(forecaster, folder, None, compare, command)
+    _report(model, folder, None, compare, command)
     if command is None:
-        _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o forecasts.csv")
+        _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o {model.what}.csv")
 
 
 def _report(
-    forecaster: Forecaster, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None
+    model: Learner, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None
 ) -> None:
-    from tidegate.tasks.backtest import table
-    from tidegate.tasks.report import coverage_sentence, write_report
-
-    test = forecaster.backtest(data, compare=compare, progress=True)
-    for note in test.windows.panel.notes if data else ():
-        _console(note)
     command = command or shlex.join(["tidegate", *sys.argv[1:]])
-    metrics, paths = write_report(forecaster, test, folder, command)
-    header, rows = table(metrics)
-    about = metrics["test"]
+    report = model.report(folder, data, compare=compare, command=command, progress=True)
+    for note in report.notes:
+        _console(note)
     shown = Table(
-        title=f"{about['forecasts']} forecasts of {about['horizon']} steps on the untouched last part; * is best",
+        title=report.title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
     )
-    for name in header:
+    for name in report.header:
         shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
-    for row in rows:
+    for row in report.rows:
         shown.add_row(*map(escape, row))
     out.print(shown)
-    sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
-    if sentence:
+    for sentence in report.sentences:
         _console(sentence)
-    _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in paths))
+    _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in report.paths))
 
 
 def _console(text: str) -> None:
@@ -289,9 +338,10 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, CycloptsError) and isinstance(cause, ValidationError):
         error = cause
     if isinstance(error, ValidationError):
-        text = explain(error, list(ForecastConfig.model_fields))
+        fields = [name for task in TASKS for name in task_class(task).Config.model_fields]
+        text = explain(error, fields)
         name = text.partition(":")[0]
-        return text.replace(name, "--" + name.replace("_", "-"), 1) if name in ForecastConfig.model_fields else text
+        return text.replace(name, "--" + name.replace("_", "-"), 1) if name in fields else text
     return str(error).strip()
 
 

@@ -36,10 +36,7 @@ def long_frame(
     ImportError
         Without polars, which is in the extra ``app``.
     """
-    try:
-        import polars as pl
-    except ImportError:
-        raise ImportError("to_frame needs polars: install tidegate[app]; the arrays are there without it") from None
+    pl = polars()
     shape = tuple(len(labels) for labels in axes.values())
     chosen = np.arange(math.prod(shape))
     if keep is not None:
@@ -48,6 +45,15 @@ def long_frame(
     made = {name: np.asarray(labels)[place] for (name, labels), place in zip(axes.items(), places, strict=True)}
     made |= {name: np.broadcast_to(array(values), shape).reshape(-1)[chosen] for name, values in columns.items()}
     return pl.DataFrame(made)
+
+
+def polars() -> Any:
+    """The module, or a sentence on how to get it."""
+    try:
+        import polars
+    except ImportError:
+        raise ImportError("to_frame needs polars: install tidegate[app]; the arrays are there without it") from None
+    return polars
 
 
 def array(values: Any) -> np.ndarray:

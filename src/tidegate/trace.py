@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from tidegate.frames import array, long_frame
+from tidegate.frames import array, long_frame, polars
 from tidegate.ops.trace import LayerTrace
 from tidegate.state import State
 
@@ -28,8 +26,7 @@ class Trace(NamedTuple):
 
         ``hidden`` is missing where a projection gives h another size than c.
         """
-        import polars as pl
-
+        pl = polars()
         frames = []
         for number, layer in enumerate(self.layers):
             T, B, D, H = layer.cell.shape
@@ -41,9 +38,3 @@ class Trace(NamedTuple):
             frame = long_frame(axes, {name: array(getattr(layer, name)) for name in names}, keep)
             frames.append(frame.select(pl.lit(number).alias("layer"), pl.all()))
         return pl.concat(frames)
-
-    def steps(self) -> np.ndarray:
-        """Valid steps of each row, (B,)."""
-        T, B = self.layers[0].cell.shape[:2]
-        valid = self.layers[0].valid
-        return np.full(B, T) if valid is None else array(valid)[:, :, 0, 0].sum(0)

@@ -69,7 +69,8 @@ def tbptt(
     Parameters
     ----------
     data : Tensor (T, B, ...), tuple of such tensors, or an iterable of batches (a loader, a list)
-        A batch is a tensor, or a tuple or list of tensors. All tensors of a batch have the same T, which need not be a multiple of ``window``.
+        A batch is a tensor, or a tuple or list of tensors, all with the same T, which need not be a
+        multiple of ``window``.
     window : int
         Steps of each window; the last one may be shorter.
     batch_first : bool

@@ -256,7 +256,7 @@ DAMAGE = {
     "edited size": (_edit("hidden_size = 4", "hidden_size = 5"), "it says hidden_size = 5, and the model was trained"),
     "edited horizon": (_edit("horizon = 4", "horizon = 5"), "it says horizon = 5, and the model was trained with 4"),
     "no history": (_edit("history = 12\n", ""), "it says history = None, and the model was trained with 12"),
-    "another kind": (_facts(task="text"), "is a run of another kind: it holds 'text', and 'forecast' was asked for"),
+    "another kind": (_facts(task="music"), "is a run of another kind: it holds 'music', and there are forecast"),
     "a later format": (_facts(format=99, version="9.1"), "was written by tidegate 9.1, whose run folders this version"),
     "lost weights": (_drop("model.head.bias"), "is damaged: model and configuration do not fit together"),
     "lost scaling": (_drop("scaling.target"), "is damaged: model and configuration do not fit together"),

@@ -366,7 +366,7 @@ def test_save_load_predict(model, tmp_path):
     assert other.evaluate(TABLE) == model.evaluate(TABLE)
     assert other.config.horizon == HORIZON
     assert other.notes_ == model.notes_
-    with pytest.raises(DataError, match="evaluate needs data: this model was fitted on a data frame"):
+    with pytest.raises(DataError, match="evaluate needs data: this model was fitted on data in memory"):
         other.evaluate()
 
 

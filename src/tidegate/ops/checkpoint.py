@@ -69,7 +69,7 @@ def native_forward(
     output = x.new_empty(T, B, D, H)
     cells = c_0.new_empty(T, B, D, H) if need_cells else None
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
-    kept = c_0.new_empty(D, count(T, call.checkpoint_every), B, 2 * H)
+    kept = c_0.new_empty(D, room(T, call.checkpoint_every), B, 2 * H)
     for d, w in enumerate(weights):
         direction = Direction(call.lengths, call.reset, call.noise, d)
         h, c = h_0[d], c_0[d]  # (B, H)
@@ -167,6 +167,6 @@ def reference_sequence(
     return SequenceResult(torch.cat(outputs, 2), torch.cat(all_cells, 2), torch.stack(h_n), torch.stack(c_n))
 
 
-def count(steps: Any, every: int) -> Any:
-    """N: how many pieces there are, for whole numbers and symbolic ones; at least one."""
-    return (steps + every - 1) // every + (steps == 0)
+def room(steps: Any, every: int) -> Any:
+    """N: room for all pieces, for whole numbers and symbolic ones; never one, which graphs specialise on."""
+    return steps // every + 2

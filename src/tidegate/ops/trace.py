@@ -21,6 +21,7 @@ from tidegate.ops.library import DTYPES, library
 from tidegate.ops.types import Noise, SequenceResult
 
 _HALF = (torch.float16, torch.bfloat16)
+_ROWS = 1024  # steps times rows whose gates are computed at once
 
 
 class LayerTrace(NamedTuple):
@@ -39,6 +40,12 @@ class LayerTrace(NamedTuple):
     cut: Tensor | None  # (T, B, D, 1) true where the memory is emptied before the step; None where never
     held_hidden: Tensor | float  # zoneout: the share of the old h that stays, (T, B, D, P) or one number
     held_cell: Tensor | float  # the same of c, (T, B, D, H)
+
+    @property
+    def steps(self) -> Tensor:
+        """Valid steps of each row, (B,)."""
+        T, B = self.cell.shape[:2]
+        return torch.full((B,), T) if self.valid is None else self.valid[:, :, 0, 0].sum(0)
 
     @property
     def keep(self) -> Tensor:
@@ -99,7 +106,8 @@ def lstm_trace(
     if valid is not None:  # the kernels leave padding unwritten
         gates = tuple(torch.where(valid, gate, 0.0) for gate in gates)
     held = [_held(noise, which, s, weights) for which, s in (("hidden", hidden), ("cell", cells))]
-    return result, LayerTrace(*gates, cells, hidden, x, h_0, c_0.to(cells.dtype), valid, cut, held[0], held[1])
+    i, f, g, o = gates
+    return result, LayerTrace(i, f, g, o, cells, hidden, x, h_0, c_0.to(cells.dtype), valid, cut, held[0], held[1])
 
 
 def _kernel_hands_over(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> bool:
@@ -124,8 +132,9 @@ def _native(x, h_0, c_0, weights, lengths, reset, noise) -> tuple[SequenceResult
         rest = (native.Call(lengths, reset, noise, fields), valid, cut)
         return result, _Known.apply(packed, rest, x, h_0, c_0, result.output, result.cells, *flat)
     call = native.Call(lengths, reset, noise, ())
-    *found, packed = native.forward(call, x, h_0.to(x.dtype), c_0.to(x.dtype), weights, save=True)
-    return SequenceResult(*found), _unpack(packed, H)
+    *found, saved = native.forward(call, x, h_0.to(x.dtype), c_0.to(x.dtype), weights, save=True)
+    assert saved is not None
+    return SequenceResult(*found), _unpack(saved, H)  # type: ignore[arg-type]
 
 
 def _unpack(packed: Tensor, units: int) -> tuple[Tensor, ...]:
@@ -133,10 +142,10 @@ def _unpack(packed: Tensor, units: int) -> tuple[Tensor, ...]:
     lib = library()
     assert lib is not None
     lanes = lib.gate_width(DTYPES[packed.dtype], 1, False) // 4
-    gates = packed.unflatten(-1, (-1, 4, lanes)).permute(4, 1, 2, 0, 3, 5)  # (4, T, B, D, blocks, N)
-    if gates.shape[4] > 1:
+    gates = packed.unflatten(-1, (-1, 4, lanes)).transpose(3, 4)  # (D, T, B, 4, blocks, N)
+    if gates.shape[4] > 1:  # a copy within each row, which is the cheapest order to read and write in
         gates = lib.empty(tuple(gates.shape), packed.dtype).copy_(gates)
-    return gates.flatten(4)[..., :units].unbind()
+    return gates.flatten(4)[..., :units].permute(3, 1, 2, 0, 4).unbind()
 
 
 class _Known(torch.autograd.Function):
@@ -179,14 +188,32 @@ def _gates(
 ) -> tuple[Tensor, ...]:
     """Gates i, f, g, o (T, B, D, H) from the states of all steps; x is clean of padding."""
     dtype = cells.dtype
+    T, B, D, H = cells.shape
+    # Without derivatives, a part of the steps at a time: what lies between stays in the cache.
+    part = T if torch.is_grad_enabled() or torch.compiler.is_compiling() else max(1, _ROWS // max(1, B))
+    gates = None if part >= T else _room((D, T, B, 4, H), cells)
     found = []
     for d, w in enumerate(weights):
         h = _before(hidden[:, :, d], h_0[d], valid, cut, d).to(dtype)  # (T, B, P)
         c = _before(cells[:, :, d], c_0[d].to(dtype), valid, cut, d)  # (T, B, H)
         w = w.to(dtype)
         mask = recurrent_keep(noise, h[:1].flatten(0, 1), d)
-        found.append(lstm_step(lstm_input(x.to(dtype), w), h, c, w, None if mask is None else h * mask))
+        for t in range(0, max(T, 1), max(part, 1)):
+            now = slice(t, t + part)
+            seen = None if mask is None else h[now] * mask
+            step = lstm_step(lstm_input(x[now].to(dtype), w), h[now], c[now], w, seen)
+            if gates is None:
+                found.append(step)
+            else:
+                torch.stack(step[2:], 2, out=gates[d, now])
+    if gates is not None:
+        return gates.permute(3, 1, 2, 0, 4).unbind()
     return tuple(_join([getattr(step, gate) for step in found]) for gate in LSTMStep._fields[2:])
+
+
+def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    lib = library()
+    return like.new_empty(shape) if lib is None or like.device.type != "cpu" else lib.empty(shape, like.dtype)
 
 
 def recurrent_keep(noise: Noise | None, h: Tensor, direction: int) -> Tensor | None:
@@ -239,7 +266,9 @@ def _held(noise: Noise | None, which: str, states: Tensor, weights: Sequence[LST
     stream = random.STREAM_ZONEOUT_HIDDEN if which == "hidden" else random.STREAM_ZONEOUT_CELL
     steps = noise.first_step + torch.arange(states.shape[0], device=states.device)
     masks = [
-        random.bernoulli_steps(noise.seed, rate, steps, *states.shape[1::2], stream + d * random.STREAM_BACKWARD)
+        random.bernoulli_steps(
+            noise.seed, rate, steps, states.shape[1], states.shape[3], stream + d * random.STREAM_BACKWARD
+        )
         for d in range(len(weights))
     ]
     return torch.stack(masks, 2).to(states.dtype)

@@ -5,51 +5,35 @@ n forecasts, h = horizon steps, C targets, Q quantiles, S series.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import polars as pl
 import torch
+from torch import Tensor
 
 from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
-from tidegate.data.columns import when
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import read_table
 from tidegate.data.windows import Origins, Scaling, Windows
-from tidegate.errors import DataError, RunError
+from tidegate.errors import DataError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
-from tidegate.tasks.estimator import Estimator, as_names
+from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
+from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split
 from tidegate.tasks.forecast_job import ForecastJob
+from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.network import ForecastNet
-from tidegate.tasks.run import (
-    MODEL,
-    check_unchanged,
-    data_of,
-    make_folder,
-    read_config,
-    read_model,
-    write_config,
-    write_model,
-)
-from tidegate.training.config import TrainingConfig
-from tidegate.training.loop import Place, check_precision, train
-from tidegate.training.progress import say
+from tidegate.tasks.run import MODEL
+from tidegate.training.loop import train
 
-
-class Parts(NamedTuple):
-    """Grid indices that part the time: training, validation, test."""
-
-    train_end: int
-    test_start: int
-    end: int
+if TYPE_CHECKING:
+    from tidegate.interchange.onnx_graph import Exported
 
 
 class Rolled(NamedTuple):
@@ -62,7 +46,7 @@ class Rolled(NamedTuple):
     margins: np.ndarray  # (h, C, K) for the next forecast
 
 
-class Forecaster(Estimator):
+class Forecaster(Learner):
     """Forecasts with one LSTM that reads history and future as one sequence.
 
     Parameters
@@ -74,10 +58,8 @@ class Forecaster(Estimator):
     Attributes
     ----------
     model_ : ForecastNet
-    notes_ : list of str
-        What was done to the data, for a person; ``predict_notes_`` of the latest prediction.
-    training_ : Place
-        History of the training, best epoch and score.
+    notes_, predict_notes_, training_
+        As in :class:`~tidegate.tasks.learner.Learner`.
 
     Examples
     --------
@@ -87,18 +69,26 @@ class Forecaster(Estimator):
 
     task: ClassVar[str] = "forecast"
     Config = ForecastConfig
+    what: ClassVar[str] = "forecasts"
+    help: ClassVar[str] = """Train a forecaster on a CSV or Parquet file and score it on the untouched last part.
+
+    Such as: tidegate train forecast sales.csv --target sold --time day --series shop --horizon 14
+    """
+    data_help: ClassVar[str] = "The CSV or Parquet file to learn from: one row a time, or one row a series and time."
+    table_fields: ClassVar[tuple[str, ...]] = (
+        "target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test",
+    )  # fmt: skip
+    comparisons: ClassVar[tuple[str, ...]] = ("rnn", "lstm")
     config: ForecastConfig
     resolved_: ForecastConfig
+    model_: ForecastNet
     windows_: Windows
     scaling_: Scaling
     panel_facts_: dict[str, Any]
     parts_: Parts
     calendar_: list[str]
-    notes_: list[str]
-    predict_notes_: list[str]
-    training_: Place
-    data_: str | None
-    folder_: Path | None
+    calibration_: dict[str, np.ndarray]
+    _origins: list[Origins]  # to train on and to stop by
     _rolled: Rolled | None = None
 
     def fit(
@@ -131,30 +121,7 @@ class Forecaster(Estimator):
         """
         if target is not None:
             self.set_params(target=as_names("target", target))
-        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
-        check_precision(self.config)
-        path = None if folder is None else Path(folder)
-        return self._fit_panel(self._read(data), path, resume=resume, progress=progress)
-
-    def _fit_panel(
-        self, panel: Panel, path: Path | None, *, resume: bool = False, progress: bool = False, notes: bool = True
-    ) -> Self:
-        self._prepare(panel)
-        train_origins, valid_origins = self._split(self.windows_)
-        self.folder_ = path
-        if path is not None:
-            write_config(make_folder(path), self.task, self.resolved_, self.data_)
-        if progress and notes:
-            say(self.notes_)
-        torch.manual_seed(self.config.seed)
-        self.model_ = self._build()
-        job = ForecastJob(self.model_, self.windows_, train_origins, valid_origins, self.config)
-        self.training_ = train(job, self.config, path, resume=resume, progress=progress)
-        self._rolled = None
-        self._calibrate()
-        if path is not None:
-            self.save(path)
-        return self
+        return self._fit(data, folder, resume=resume, progress=progress)
 
     def twin(self, cell: str, windows: Windows, *, progress: bool = False) -> Forecaster:
         """The same model with another cell, trained on the same data; kept in the run folder."""
@@ -166,7 +133,7 @@ class Forecaster(Estimator):
                 return kept
         other = Forecaster(**options)
         other.data_ = self.data_
-        return other._fit_panel(windows.panel, path, progress=progress, notes=False)
+        return other._learn(windows.panel, path, progress=progress, notes=False)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.
@@ -179,8 +146,7 @@ class Forecaster(Estimator):
         self.windows_ = self._windows(panel)
         end = self.windows_.end
         every = self.windows_.origins(self.windows_.start, end)
-        torch.manual_seed(self.config.seed)
-        self.model_ = self._build()
+        self._start()
         job = ForecastJob(self.model_, self.windows_, every, every, self.config)
         train(job, self.config, progress=progress, fixed_epochs=max(1, self.training_.best_epoch))
         self.parts_ = Parts(end, end, end)
@@ -222,8 +188,8 @@ class Forecaster(Estimator):
             values = windows.unscale(values.swapaxes(1, 2).swapaxes(2, 3), origins.series)  # (S, h, C, samples)
         else:
             values = windows.unscale(quantiles, origins.series)  # (S, h, C, Q)
-        frame = self._frame(panel, origins, values, samples)
-        return frame.to_pandas() if _is_pandas(data) else frame
+        frame = forecast_frame(panel, origins, values, self.config.quantiles, samples)
+        return frame.to_pandas() if is_pandas(data) else frame
 
     def evaluate(self, data: Any = None, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
         """Rolling-origin backtest on the untouched last part, beside baselines.
@@ -248,66 +214,67 @@ class Forecaster(Estimator):
         self._check_fitted("evaluate")
         return run_backtest(self, data, compare=compare, progress=progress)
 
+    def report(
+        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
+    ) -> Report:
+        """As :meth:`evaluate`, with ``metrics.json``, pictures and the card in a run folder."""
+        from tidegate.tasks.report import write_report
+
+        return write_report(self, self.backtest(data, compare=compare, progress=progress), folder, data, command)
+
     def windows_for(self, data: Any = None) -> Windows:
         """Windows over a table, or over the data of ``fit`` (read again after ``load``)."""
         if data is None and getattr(self, "windows_", None) is not None:
             return self.windows_
-        if data is None and self.data_ is None:
-            raise DataError("evaluate needs data: this model was fitted on a data frame, which it does not keep")
-        windows = self._windows(self._read(self.data_ if data is None else data, like=self.panel_facts_))
+        windows = self._windows(self._read(self._source(data), like=self.panel_facts_))
         if data is None:
             self.windows_ = windows
         return windows
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``config.toml`` and ``model.safetensors``."""
-        self._check_fitted("save")
-        path = make_folder(folder)
-        write_config(path, self.task, self.resolved_, self.data_)
-        tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
-        tensors |= self.scaling_.tensors()
-        tensors |= {f"calibration.{k}": torch.from_numpy(v) for k, v in self.calibration_.items()}
-        facts = {
+    def export_onnx(self, path: str | Path, data: Any = None, *, opset: int | None = None) -> Exported:
+        """Write the whole forecaster as ONNX, scaling and calibration included (``tidegate[onnx]``).
+
+        Values go in and quantiles come out in the table's units. The inputs, the grid of time and the
+        calendar's features, which stay outside, are described in the metadata ``tidegate.forecaster``.
+
+        Parameters
+        ----------
+        path : str or Path
+        data : path or data frame, optional
+            What onnxruntime's forecasts are compared with Python's on, before the file is written; the
+            data of ``fit`` by default.
+        opset : int, optional
+            The newest up to 22 that onnxruntime runs by default.
+
+        Raises
+        ------
+        InterchangeError
+            For the cell "rnn", and where the forecasts differ by more than 1e-5 of their size.
+        DataError
+            Without data, or without a series of the training in it.
+        """
+        from tidegate.interchange.onnx_forecast import export_forecaster
+
+        self._check_fitted("export_onnx")
+        return export_forecaster(self, path, data, opset)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.scaling_.tensors() | {f"calibration.{k}": torch.from_numpy(v) for k, v in self.calibration_.items()}
+
+    def _facts(self) -> dict[str, Any]:
+        return {
             "series": self.scaling_.names,
             "panel": self.panel_facts_,
             "parts": self.parts_,
             "calendar": self.calendar_,
-            "config": self.resolved_.model_dump(mode="json"),
-            "training": dataclasses.asdict(self.training_) | {"best": float(self.training_.best)},
-            "notes": self.notes_,
         }
-        write_model(path, self.task, tensors, facts)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a run folder.
-
-        Raises
-        ------
-        RunError
-            If it is missing, damaged, of another task or of a later version.
-        """
-        tensors, facts = read_model(folder, cls.task)
-        config = read_config(folder, cls.Config)
-        check_unchanged(folder, config, facts, free=TrainingConfig.model_fields)
-        self = cls(**config.model_dump())
-        try:
-            self.resolved_ = config
-            self.panel_facts_, self.calendar_, self.notes_ = facts["panel"], facts["calendar"], facts["notes"]
-            self.parts_, self.folder_ = Parts(*facts["parts"]), Path(folder)
-            self.data_ = None if (data := data_of(folder)) is None else str(data)
-            self.training_ = Place(**facts["training"])
-            self.scaling_ = Scaling.from_tensors(tensors, facts["series"])
-            self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("margins", "scores")}
-            self.model_ = self._build()
-            weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-            self.model_.load_state_dict(weights)
-            self._check_facts()
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
-        self.model_.eval()
-        return self
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.panel_facts_, self.calendar_ = facts["panel"], facts["calendar"]
+        self.parts_ = Parts(*facts["parts"])
+        self.scaling_ = Scaling.from_tensors(tensors, facts["series"])
+        self.calibration_ = {k: tensors[f"calibration.{k}"].numpy() for k in ("margins", "scores")}
+        self._check_facts()
 
     def _check_facts(self) -> None:
         """Refuse facts of a run folder that do not belong to one another."""
@@ -383,6 +350,8 @@ class Forecaster(Estimator):
         self.calendar_ = [name for name in names if 2 * periods[name] <= steps]
         self.scaling_ = Scaling.fit(panel, self.parts_.train_end)
         self.windows_ = self._windows(panel)
+        *self._origins, notes = split(self.windows_, self.parts_)
+        self.notes_ += notes
 
     def _windows(self, panel: Panel) -> Windows:
         c = self.resolved_
@@ -390,40 +359,6 @@ class Forecaster(Estimator):
         assert c.season is not None
         scaling = self.scaling_.for_panel(panel, self.parts_.test_start)
         return Windows(panel, scaling, c.history, self.horizon, c.season, self.calendar_)
-
-    def _split(self, windows: Windows) -> tuple[Origins, Origins]:
-        """Origins to train on and to stop by; says which series are too short."""
-        panel, parts = windows.panel, self.parts_
-        low = windows.start
-        train_origins = windows.origins(low, parts.train_end)
-        valid_origins = windows.origins(parts.train_end, parts.test_start)
-        need = windows.history + windows.horizon
-        short = [name for s, name in enumerate(panel.names) if panel.length(s) < need]
-        if short:
-            shown = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
-            self.notes_.append(f"skipped {len(short)} series shorter than one window of {need} steps: {shown}")
-        flat = [name for s, name in enumerate(panel.names) if _constant(panel.targets[panel.slice(s)])]
-        if flat:
-            shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
-            verb = "changes" if len(flat) == 1 else "change"
-            self.notes_.append(f"{len(flat)} series never {verb}, which leaves nothing to learn there: {shown}")
-        if len(train_origins) == 0:
-            raise DataError(
-                f"no series has a whole window of {need} steps (history {windows.history} + horizon "
-                f"{windows.horizon}) with known targets in the training part, which has {parts.train_end - low} steps; "
-                "lower --history or --horizon, lower --validation and --test, or bring more data"
-            )
-        later = {"validation": (parts.train_end, parts.test_start), "test": (parts.test_start, parts.end)}
-        for part, (start, end) in later.items():
-            if len(windows.origins(start, end)) == 0:
-                fit = f"to {end - start} or less" if end - start < windows.horizon else "or --history"
-                since = when(int(panel.grid.moments([start])[0]), panel.grid.kind != "steps", panel.grid.zone)
-                raise DataError(
-                    f"the {part} part is the {end - start} steps from {since}, and "
-                    f"no forecast of {windows.horizon} steps with known targets and {windows.history} steps of history "
-                    f"before it fits there; lower --horizon {fit}, raise --{part}, or bring more data"
-                )
-        return train_origins, valid_origins
 
     # -- the model --------------------------------------------------------------------------------
 
@@ -443,6 +378,9 @@ class Forecaster(Estimator):
             c.cell,
         )
 
+    def _job(self) -> ForecastJob:
+        return ForecastJob(self.model_, self.windows_, self._origins[0], self._origins[1], self.config)
+
     @torch.no_grad()
     def quantiles(self, windows: Windows, origins: Origins) -> np.ndarray:
         """Uncorrected quantiles (n, h, C, Q) in scaled units."""
@@ -450,8 +388,9 @@ class Forecaster(Estimator):
         parts = [self.model_(windows.batch(part)).numpy() for part in chunks(origins, 512)]
         return np.concatenate(parts).astype(np.float64)
 
-    def _calibrate(self) -> None:
+    def _finish(self) -> None:
         """Margins and the shape of errors, from forecasts of the parts not trained on."""
+        self._rolled = None
         rolled = self.rolled(self.windows_)
         truth = scaled_truth(self.windows_, rolled.origins)
         scores = calibration.normal_scores(rolled.corrected, truth, self.config.quantiles)
@@ -472,29 +411,6 @@ class Forecaster(Estimator):
             self._rolled = found
         return found
 
-    def _frame(self, panel: Panel, origins: Origins, values: np.ndarray, samples: int) -> pl.DataFrame:
-        """Forecasts as a long table: (S, h, C, Q or samples)."""
-        count, h = values.shape[:2]
-        index = (panel.first[origins.series] + origins.step)[:, None] + np.arange(h)  # (S, h)
-        stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
-        columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
-        if panel.series_name is not None:
-            names = [panel.names[s] for s in origins.series for _ in range(h)]
-            columns.insert(0, pl.Series(panel.series_name, names, dtype=pl.String))
-        frame = pl.DataFrame(columns)
-        if samples:
-            paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
-            flat = values.transpose(3, 0, 1, 2).reshape(samples * count * h, -1)
-            return paths.with_columns(pl.Series(name, flat[:, c]) for c, name in enumerate(panel.target_names))
-        levels = self.config.quantiles
-        for c, name in enumerate(panel.target_names):
-            flat = values[:, :, c].reshape(count * h, -1)
-            frame = frame.with_columns(
-                pl.Series(name, flat[:, levels.index(0.5)]),
-                *(pl.Series(f"{name}_q{q:g}", flat[:, k]) for k, q in enumerate(levels)),
-            )
-        return frame
-
 
 def _period(grid: Grid, name: str) -> float:
     for period in ("day", "week", "year"):
@@ -503,16 +419,7 @@ def _period(grid: Grid, name: str) -> float:
     raise KeyError(name)
 
 
-def _constant(values: np.ndarray) -> bool:
-    known = values[np.isfinite(values).all(1)]
-    return len(known) > 0 and bool((known == known[0]).all())
-
-
 def _about(sentence: str, names: list[str]) -> list[str]:
     """A note on some series, by name; none where there are none."""
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return [f"{sentence.format(f'{len(names)} series')}: {shown}"] if names else []
-
-
-def _is_pandas(data: Any) -> bool:
-    return type(data).__module__.split(".")[0] == "pandas"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tidegate
 from tidegate.tasks.backtest import Backtest, evaluate, table
+from tidegate.tasks.learner import Report
 from tidegate.tasks.pictures import draw_forecasts
 from tidegate.tasks.run import CARD, CONFIG, METRICS, MODEL, write_metrics, write_text
 from tidegate.training.loop import HISTORY
@@ -15,16 +16,22 @@ if TYPE_CHECKING:
     from tidegate.tasks.forecast import Forecaster
 
 
-def write_report(
-    forecaster: Forecaster, test: Backtest, folder: Path, command: str
-) -> tuple[dict[str, Any], list[Path]]:
-    """Score the backtest, write ``metrics.json``, pictures and the card; returns scores and paths."""
+def write_report(forecaster: Forecaster, test: Backtest, folder: Path, data: Any, command: str) -> Report:
+    """Score the backtest, write ``metrics.json``, pictures and the card."""
     metrics = evaluate(test, forecaster.config.seed)
     write_metrics(folder, metrics)
     pictures = draw_forecasts(test, folder, forecaster.config.cell.upper())
     write_text(folder / CARD, _card(forecaster, metrics, command))
     names = (MODEL, CONFIG, METRICS, HISTORY, CARD)
-    return metrics, [*(folder / name for name in names if (folder / name).exists()), *pictures]
+    about = metrics["test"]
+    sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
+    return Report(
+        f"{about['forecasts']} forecasts of {about['horizon']} steps on the untouched last part; * is best",
+        *table(metrics),
+        [sentence] if sentence else [],
+        test.windows.panel.notes if data is not None else [],
+        [*(folder / name for name in names if (folder / name).exists()), *pictures],
+    )
 
 
 def coverage_sentence(metrics: dict[str, Any], model: str, interval: str = "coverage_80") -> str | None:

@@ -52,6 +52,23 @@ def write_model(folder: Path, task: str, tensors: Mapping[str, Tensor], facts: M
     save_tensors(folder / MODEL, tensors, head | dict(facts))
 
 
+def task_of(folder: str | Path, known: Iterable[str]) -> str:
+    """Which task a run folder is of.
+
+    Raises
+    ------
+    RunError
+    """
+    if not Path(folder).is_dir():
+        raise RunError(f"there is no run folder {folder}")
+    _, facts = load_tensors(Path(folder) / MODEL)
+    _check_format(folder, facts)
+    task = facts.get("task")
+    if not isinstance(task, str) or task not in set(known):
+        raise RunError(f"{folder} is a run of another kind: it holds {task!r}, and there are {', '.join(known)}")
+    return task
+
+
 def read_model(folder: str | Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a run.
 
@@ -67,12 +84,16 @@ def read_model(folder: str | Path, task: str) -> tuple[dict[str, Tensor], dict[s
     if facts.get("task") != task:
         kind = facts.get("task", "something else")
         raise RunError(f"{folder} is a run of another kind: it holds {kind!r}, and {task!r} was asked for")
+    _check_format(folder, facts)
+    return tensors, facts
+
+
+def _check_format(folder: str | Path, facts: Mapping[str, Any]) -> None:
     if not isinstance(facts.get("format"), int) or facts["format"] > FORMAT:
         raise RunError(
             f"{folder} was written by tidegate {facts.get('version')}, whose run folders this version "
             f"({tidegate.__version__}) cannot read; install that version or a later one"
         )
-    return tensors, facts
 
 
 def read_config(folder: str | Path, kind: type[Config]) -> Any:

@@ -1,0 +1,100 @@
+"""A forecaster's data: which windows train, stop and test, and forecasts as a table.
+
+h = horizon steps, C targets, Q quantiles, S series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tidegate.data.columns import when
+from tidegate.data.panel import Panel
+from tidegate.data.windows import Origins, Windows
+from tidegate.errors import DataError
+
+
+class Parts(NamedTuple):
+    """Grid indices that part the time: training, validation, test."""
+
+    train_end: int
+    test_start: int
+    end: int
+
+
+def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:
+    """Origins to train on and to stop by, and notes on series that are too short.
+
+    Raises
+    ------
+    DataError
+        If a part has no whole window.
+    """
+    panel, notes = windows.panel, []
+    low = windows.start
+    train_origins = windows.origins(low, parts.train_end)
+    valid_origins = windows.origins(parts.train_end, parts.test_start)
+    need = windows.history + windows.horizon
+    short = [name for s, name in enumerate(panel.names) if panel.length(s) < need]
+    if short:
+        shown = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+        notes.append(f"skipped {len(short)} series shorter than one window of {need} steps: {shown}")
+    flat = [name for s, name in enumerate(panel.names) if _constant(panel.targets[panel.slice(s)])]
+    if flat:
+        shown = ", ".join(name or panel.target_names[0] for name in flat[:5])
+        verb = "changes" if len(flat) == 1 else "change"
+        notes.append(f"{len(flat)} series never {verb}, which leaves nothing to learn there: {shown}")
+    if len(train_origins) == 0:
+        raise DataError(
+            f"no series has a whole window of {need} steps (history {windows.history} + horizon "
+            f"{windows.horizon}) with known targets in the training part, which has {parts.train_end - low} steps; "
+            "lower --history or --horizon, lower --validation and --test, or bring more data"
+        )
+    later = {"validation": (parts.train_end, parts.test_start), "test": (parts.test_start, parts.end)}
+    for part, (start, end) in later.items():
+        if len(windows.origins(start, end)) == 0:
+            fit = f"to {end - start} or less" if end - start < windows.horizon else "or --history"
+            since = when(int(panel.grid.moments([start])[0]), panel.grid.kind != "steps", panel.grid.zone)
+            raise DataError(
+                f"the {part} part is the {end - start} steps from {since}, and "
+                f"no forecast of {windows.horizon} steps with known targets and {windows.history} steps of history "
+                f"before it fits there; lower --horizon {fit}, raise --{part}, or bring more data"
+            )
+    return train_origins, valid_origins, notes
+
+
+def forecast_frame(
+    panel: Panel, origins: Origins, values: np.ndarray, levels: Sequence[float], samples: int = 0
+) -> pl.DataFrame:
+    """Forecasts (S, h, C, Q or samples) as a long table."""
+    count, h = values.shape[:2]
+    index = (panel.first[origins.series] + origins.step)[:, None] + np.arange(h)  # (S, h)
+    stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
+    columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
+    if panel.series_name is not None:
+        names = [panel.names[s] for s in origins.series for _ in range(h)]
+        columns.insert(0, pl.Series(panel.series_name, names, dtype=pl.String))
+    frame = pl.DataFrame(columns)
+    if samples:
+        paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
+        flat = values.transpose(3, 0, 1, 2).reshape(samples * count * h, -1)
+        return paths.with_columns(pl.Series(name, flat[:, c]) for c, name in enumerate(panel.target_names))
+    for c, name in enumerate(panel.target_names):
+        flat = values[:, :, c].reshape(count * h, -1)
+        frame = frame.with_columns(
+            pl.Series(name, flat[:, levels.index(0.5)]),
+            *(pl.Series(f"{name}_q{q:g}", flat[:, k]) for k, q in enumerate(levels)),
+        )
+    return frame
+
+
+def _constant(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values).all(1)]
+    return len(known) > 0 and bool((known == known[0]).all())
+
+
+def is_pandas(data: Any) -> bool:
+    return type(data).__module__.split(".")[0] == "pandas"

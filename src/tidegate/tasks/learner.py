@@ -1,0 +1,197 @@
+"""What every task does alike: learning into a run folder, saving and loading.
+
+A task is one subclass of :class:`Learner`, entered in ``tidegate.tasks.TASKS``. It says how data become
+examples, what the network is, what the training loop is given, and how the result is scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from tidegate.errors import DataError, RunError
+from tidegate.tasks.estimator import Estimator
+from tidegate.tasks.run import (
+    check_unchanged,
+    data_of,
+    make_folder,
+    read_config,
+    read_model,
+    write_config,
+    write_model,
+)
+from tidegate.training.config import TrainingConfig
+from tidegate.training.loop import Job, Place, check_precision, train
+from tidegate.training.progress import say
+
+
+class Report(NamedTuple):
+    """What an evaluation leaves for a person."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    sentences: list[str]  # under the table
+    notes: list[str]  # on the data, before it
+    paths: list[Path]  # files of the run folder
+
+
+class Learner(Estimator):
+    """An estimator with a network that learns into a run folder.
+
+    Attributes
+    ----------
+    model_ : nn.Module
+    resolved_ : Config
+        The configuration with everything filled in that the data decide.
+    notes_ : list of str
+        What was done to the data, for a person; ``predict_notes_`` of the latest prediction.
+    training_ : Place
+        History of the training, best epoch and score.
+    """
+
+    Config = TrainingConfig
+    what: ClassVar[str]  # what it gives, in the plural: "forecasts"
+    help: ClassVar[str]  # of its ``train`` command
+    data_help: ClassVar[str]  # what that command reads
+    table_fields: ClassVar[tuple[str, ...]]  # options that describe the data
+    comparisons: ClassVar[tuple[str, ...]] = ()  # other forms of the model that ``compare`` can put beside it
+    config: Any
+    resolved_: Any
+    model_: Any
+    notes_: list[str]
+    predict_notes_: list[str]
+    training_: Place
+    data_: str | None = None
+    folder_: Path | None = None
+
+    # -- what a task fills in ---------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self, data: Any) -> Any:
+        """The data, checked and in the task's form."""
+
+    @abstractmethod
+    def _prepare(self, data: Any) -> None:
+        """Part the data, fit what is fitted to them; sets ``resolved_`` and ``notes_``."""
+
+    @abstractmethod
+    def _build(self) -> nn.Module:
+        """The network with fresh weights, from ``resolved_`` and what ``_prepare`` or ``_restore`` set."""
+
+    @abstractmethod
+    def _job(self) -> Job:
+        """What the training loop is given."""
+
+    def _finish(self) -> None:
+        """After training: calibration and the like."""
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is kept beside the network's weights."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What is kept as JSON."""
+
+    @abstractmethod
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Undo ``_tensors`` and ``_facts``; refuse what does not fit together with ``ValueError``."""
+
+    @abstractmethod
+    def fit(self, data: Any, *, folder: str | Path | None = None, resume: bool = False, progress: bool = False) -> Self:
+        """Train; with a run folder for checkpoints and the trained model."""
+
+    @abstractmethod
+    def predict(self, data: Any) -> Any:
+        """A data frame of what the trained model gives for new data."""
+
+    @abstractmethod
+    def report(
+        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
+    ) -> Report:
+        """Score the untouched part beside baselines; write ``metrics.json``, pictures and the card."""
+
+    # -- what is alike ----------------------------------------------------------------------------
+
+    def _fit(self, data: Any, folder: str | Path | None, *, resume: bool, progress: bool) -> Self:
+        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        check_precision(self.config)
+        path = None if folder is None else Path(folder)
+        return self._learn(self._read(data), path, resume=resume, progress=progress)
+
+    def _learn(
+        self, data: Any, path: Path | None, *, resume: bool = False, progress: bool = False, notes: bool = True
+    ) -> Self:
+        """Train on data in the task's form."""
+        self._prepare(data)
+        self.folder_ = path
+        if path is not None:
+            write_config(make_folder(path), self.task, self.resolved_, self.data_)
+        if progress and notes:
+            say(self.notes_)
+        self._start()
+        self.training_ = train(self._job(), self.config, path, resume=resume, progress=progress)
+        self._finish()
+        if path is not None:
+            self.save(path)
+        return self
+
+    def _start(self) -> None:
+        """Fresh weights from the seed."""
+        torch.manual_seed(self.config.seed)
+        self.model_ = self._build()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.toml`` and ``model.safetensors``."""
+        self._check_fitted("save")
+        path = make_folder(folder)
+        write_config(path, self.task, self.resolved_, self.data_)
+        tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
+        facts = self._facts() | {
+            "config": self.resolved_.model_dump(mode="json"),
+            "training": dataclasses.asdict(self.training_) | {"best": float(self.training_.best)},
+            "notes": self.notes_,
+        }
+        write_model(path, self.task, tensors | self._tensors(), facts)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run folder.
+
+        Raises
+        ------
+        RunError
+            If it is missing, damaged, of another task or of a later version.
+        """
+        tensors, facts = read_model(folder, cls.task)
+        config = read_config(folder, cls.Config)
+        check_unchanged(folder, config, facts, free=TrainingConfig.model_fields)
+        self = cls(**config.model_dump())
+        try:
+            self.resolved_, self.notes_, self.folder_ = config, facts["notes"], Path(folder)
+            self.data_ = None if (data := data_of(folder)) is None else str(data)
+            self.training_ = Place(**facts["training"])
+            self._restore(tensors, facts)
+            self.model_ = self._build()
+            weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+            self.model_.load_state_dict(weights)
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
+        self.model_.eval()
+        return self
+
+    def _source(self, data: Any) -> Any:
+        """Data to score on: those given, or the table of ``fit``."""
+        if data is not None:
+            return data
+        if self.data_ is None:
+            raise DataError("evaluate needs data: this model was fitted on data in memory, which it does not keep")
+        return self.data_
