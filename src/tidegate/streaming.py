@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tidegate import ops
 from tidegate.ops import native
-from tidegate.ops.library import CALL, DTYPES, VERSION, check, library
+from tidegate.ops.library import CALL, DTYPES, STEPS, VERSION, check, library
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -36,11 +36,10 @@ class Plan:
         assert lib is not None
         self.run, self.updates, self.layers = lib.step, _updates, lstm.num_layers
         # Each parameter with its version and address, to see that it is still what was packed.
-        self.watched = [
-            (name, p, 0 if p.is_inference() else p._version, p.data_ptr())
-            for name, p in lstm._parameters.items()
-            if p is not None
-        ]
+        named = {name: p for name, p in lstm._parameters.items() if p is not None}
+        self.names, self.parameters = list(named), list(named.values())
+        self.versions = [0 if p.is_inference() else p._version for p in self.parameters]
+        self.addresses = [p.data_ptr() for p in self.parameters]
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = native.ACCUMULATOR[self.dtype]
         self.shape = (lstm.num_layers, batch, lstm.hidden_size)
@@ -65,7 +64,9 @@ class Plan:
                     _fill(call, offset, 0)
             self.calls.append(call)
             self.alive.append((packed, kept))
-        self.joined = b"".join(self.calls)
+        joined = b"".join(self.calls)
+        self.joined = ctypes.create_string_buffer(joined, len(joined))
+        self.at, self.output = ctypes.addressof(self.joined), torch.empty(self.shape[1:], dtype=self.dtype)
 
 
 def _fill(call: bytearray, offset: int, address: int) -> None:
@@ -88,11 +89,15 @@ def forget(lstm: LSTM) -> None:
 
 def _current(plan: Plan, lstm: LSTM) -> bool:
     """Are the parameters still those that were packed, as far as torch's counters tell?"""
-    parameters = lstm._parameters
-    for name, p, version, address in plan.watched:
-        if parameters[name] is not p or p._version != version or p.data_ptr() != address:
+    parameters, watched = lstm._parameters, plan.parameters
+    for name, p in zip(plan.names, watched, strict=True):
+        if parameters[name] is not p:
             return False
-    return plan.updates == _updates
+    return (
+        plan.updates == _updates
+        and [p._version for p in watched] == plan.versions
+        and [p.data_ptr() for p in watched] == plan.addresses
+    )
 
 
 def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, State] | None:
@@ -130,11 +135,12 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         if reset.shape != shape[1:2]:
             return None
         at_reset = reset.data_ptr()
-    output = torch.empty(shape[1:], dtype=dtype)
-    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
+    output, h_n, c_n = torch.empty_like(plan.output), torch.empty_like(h), torch.empty_like(c)
     code = plan.run(
-        plan.joined, plan.layers, x.data_ptr(), h.data_ptr(), c.data_ptr(), at_reset,
-        output.data_ptr(), h_n.data_ptr(), c_n.data_ptr(),
+        STEPS.pack(
+            plan.at, plan.layers, x.data_ptr(), h.data_ptr(), c.data_ptr(), at_reset,
+            output.data_ptr(), h_n.data_ptr(), c_n.data_ptr(),
+        )
     )  # fmt: skip
     if code:
         forget(lstm)
