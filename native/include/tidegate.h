@@ -20,7 +20,7 @@ extern "C" {
 #define TG_API
 #endif
 
-#define TG_VERSION 2
+#define TG_VERSION 3
 
 enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
 
@@ -46,6 +46,7 @@ typedef struct tg_lstm {
   double recurrent_dropout, zoneout_hidden, zoneout_cell; /* rates */
   int64_t training;                                       /* random masks, or their expectation */
   int64_t first_step;                                     /* the masks' index of the first step */
+  int64_t first_direction;                                /* 1: the only direction reads from the end */
   void *output;                                           /* S (T, B, D, H) */
   void *cells;                                            /* A (T, B, D, H); optional without gates */
   void *gates;                                            /* S (D, T, B, tg_gate_width), optional */

@@ -74,6 +74,7 @@ bool product_fits(std::initializer_list<int64_t> sizes) {
 bool valid(const tg_lstm* p) {
   if (!p || p->version != TG_VERSION || p->dtype < 0 || p->dtype > 2) return false;
   if (p->T < 0 || p->B < 0 || p->I < 0 || p->H < 1 || p->D < 1 || p->D > 2) return false;
+  if (p->first_direction != 0 && (p->first_direction != 1 || p->D != 1)) return false;
   if (p->T >= LIMIT || p->B >= LIMIT || p->I >= LIMIT || p->H >= LIMIT) return false;
   if (p->threads < 1 || p->threads > 4096) return false;
   int64_t H = p->H + 64, I = p->I + 64;

@@ -106,13 +106,13 @@ struct Backward {
     V held_c{};
     if (p.zoneout_hidden != 0.0) {
       V weight = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row],
-                                   ZONEOUT_HIDDEN + (uint32_t)BACKWARD * (uint32_t)d);
+                                   stream(p, d, ZONEOUT_HIDDEN));
       store(carry_h + local, weight * d_h);
       d_h = (one - weight) * d_h;
     }
     if (p.zoneout_cell != 0.0) {
       V weight = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row],
-                                   ZONEOUT_CELL + (uint32_t)BACKWARD * (uint32_t)d);
+                                   stream(p, d, ZONEOUT_CELL));
       held_c = weight * d_c;
       d_c = (one - weight) * d_c;
       c = fma(f, c_old, i * g);

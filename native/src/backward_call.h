@@ -94,7 +94,7 @@ struct BackwardCall {
     for (int d = 0; d < z.D; ++d) direction(d);
   }
 
-  int64_t time(int d, int64_t rank, int64_t s) const { return d ? m.order.length[rank] - 1 - s : s; }
+  int64_t time(int d, int64_t rank, int64_t s) const { return from_end(p, d) ? m.order.length[rank] - 1 - s : s; }
   int64_t at(int d, int64_t t, int64_t b) const { return ((t * z.B + b) * z.D + d) * z.H; }
   S* gradient_row(int64_t row) const { return m.d_gates + row * 4 * N; }
 
@@ -115,7 +115,7 @@ struct BackwardCall {
       if (m.keep) {
         A* keep = m.keep + rank * padded;
         bernoulli(keep, (int)padded, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
-                  RECURRENT_DROPOUT + (uint32_t)BACKWARD * (uint32_t)d);
+                  stream(p, d, RECURRENT_DROPOUT));
         for (int64_t u = 0; u < padded; ++u) keep[u] = (1 - keep[u]) * keep_scale<S>(p.recurrent_dropout);
       }
       if (d == 0 && p.d_x)
@@ -182,7 +182,7 @@ struct BackwardCall {
         bool anew = starts_anew(p, d, t, b, m.order.length[rank]);
         m.row_h[row] = anew     ? nullptr
                        : s == 0 ? static_cast<const S*>(p.h_0) + (d * z.B + b) * z.H
-                                : static_cast<const S*>(p.output) + at(d, d ? t + 1 : t - 1, b);
+                                : static_cast<const S*>(p.output) + at(d, from_end(p, d) ? t + 1 : t - 1, b);
         m.row_keep[row] = m.keep ? m.keep + rank * z.blocks * N : nullptr;
       }
   }
@@ -205,7 +205,7 @@ struct BackwardCall {
       rows.c_new[count] = static_cast<const A*>(p.cells) + here;
       rows.c_old[count] = anew     ? zero_row()
                           : s == 0 ? static_cast<const A*>(p.c_0) + state
-                                   : static_cast<const A*>(p.cells) + at(d, d ? t + 1 : t - 1, b);
+                                   : static_cast<const A*>(p.cells) + at(d, from_end(p, d) ? t + 1 : t - 1, b);
       rows.d_h[count] = last && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;
       rows.d_c[count] = last  ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state : nullptr)
                         : cut ? nullptr

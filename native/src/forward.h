@@ -93,9 +93,9 @@ struct Forward {
       store(gates + 3 * N, o);
     }
     if (p.zoneout_hidden != 0.0 || p.zoneout_cell != 0.0) {
-      uint32_t stream = d ? (uint32_t)BACKWARD : 0;
-      V keep_h = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, rows.t[row], rows.b[row], stream + ZONEOUT_HIDDEN);
-      V keep_c = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, rows.t[row], rows.b[row], stream + ZONEOUT_CELL);
+      int64_t t = rows.t[row], b = rows.b[row];
+      V keep_h = zoneout_weight<S>(p, p.zoneout_hidden, bound_h, unit, t, b, stream(p, d, ZONEOUT_HIDDEN));
+      V keep_c = zoneout_weight<S>(p, p.zoneout_cell, bound_c, unit, t, b, stream(p, d, ZONEOUT_CELL));
       h = mix(keep_h, load_first(rows.h_old[row] + unit, units), h);
       c = mix(keep_c, c_old, c);
     }
@@ -262,7 +262,7 @@ void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowG
     }
     if (dropout) {
       bernoulli(m.keep + i * H, (int)H, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
-                RECURRENT_DROPOUT + (uint32_t)BACKWARD * (uint32_t)d);
+                stream(p, d, RECURRENT_DROPOUT));
       for (int64_t u = 0; u < H; ++u)
         m.keep[i * H + u] = (1 - m.keep[i * H + u]) * keep_scale<S>(p.recurrent_dropout);
     }
@@ -272,7 +272,7 @@ void forward_group(Forward<S>& f, ForwardScratch<S>& m, const Order& order, RowG
   const A* projected = nullptr;
   for (int64_t s = 0; s < order.longest; ++s) {
     while (count > 0 && order.length[group.rank(count - 1)] <= s) --count;
-    auto time = [&](int64_t i, int64_t step) { return d ? order.length[group.rank(i)] - 1 - step : step; };
+    auto time = [&](int64_t i, int64_t step) { return from_end(p, d) ? order.length[group.rank(i)] - 1 - step : step; };
     auto input = [&](int64_t i, int64_t step) {
       return static_cast<const S*>(p.x) + time(i, step) * p.x_stride_t + order.row[group.rank(i)] * p.x_stride_b;
     };

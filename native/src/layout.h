@@ -101,10 +101,13 @@ struct Share {
       : first(count * thread / threads), last(count * (thread + 1) / threads) {}
 };
 
+// Does direction d read each sequence from its end?
+TG_INLINE bool from_end(const tg_lstm& p, int64_t d) { return d + p.first_direction == 1; }
+
 // Does a new sequence start in the direction's reading order at time t of row b?
 TG_INLINE bool starts_anew(const tg_lstm& p, int64_t d, int64_t t, int64_t b, int64_t length) {
   if (!p.reset) return false;
-  if (d == 0) return p.reset[t * p.B + b];
+  if (!from_end(p, d)) return p.reset[t * p.B + b];
   return t + 1 < length && p.reset[(t + 1) * p.B + b];
 }
 

@@ -1,7 +1,7 @@
 // The random bits of src/tidegate/ops/random.py: Philox4x32-10 (Salmon et al. 2011).
 #pragma once
 
-#include "simd.h"
+#include "layout.h"
 
 namespace tg {
 namespace TG_ISA {
@@ -22,6 +22,9 @@ TG_INLINE void philox(const uint32_t counter[4], uint64_t seed, uint32_t out[4])
   }
   out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
+
+// The words of direction d for what `use` names.
+TG_INLINE uint32_t stream(const tg_lstm& p, int64_t d, Stream use) { return use + (from_end(p, d) ? BACKWARD : 0); }
 
 // The bound below which a word counts as true; 2^32 for certainty.
 inline uint64_t threshold(double rate) {

@@ -6,11 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidegate import init, ops
+    from tidegate import init, insight, interchange, ops
+    from tidegate.interchange.swap import restore, swap
     from tidegate.layer import LSTM, RNN
     from tidegate.state import State
     from tidegate.streaming import Streamer
     from tidegate.tasks.forecast import Forecaster
+    from tidegate.truncated import tbptt
 
 __version__ = "0.1.0"
 
@@ -20,8 +22,13 @@ _PUBLIC = {
     "State": "tidegate.state",
     "Streamer": "tidegate.streaming",
     "Forecaster": "tidegate.tasks.forecast",
+    "swap": "tidegate.interchange.swap",
+    "restore": "tidegate.interchange.swap",
+    "tbptt": "tidegate.truncated",
     "init": "tidegate.init",
+    "insight": "tidegate.insight",
     "ops": "tidegate.ops",
+    "interchange": "tidegate.interchange",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

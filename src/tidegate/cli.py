@@ -180,6 +180,35 @@ def predict(
 
 
 @app.command
+def export(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    out: Path,
+    format: Literal["onnx"] = "onnx",
+) -> None:
+    """Write a run's whole model in another format, checked on data before it is written.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The table to check it on; the one that the run was trained on by default.
+    out
+        The file to write.
+    format
+        onnx: values in and forecasts out in the table's units; the file's metadata describe them.
+    """
+    done = Forecaster.load(run).export_onnx(out, data)
+    _console(
+        f"wrote {done.path} (opset {done.opset}): {done.checks} forecasts in onnxruntime differ from tidegate's by at "
+        f"most {done.error:.1e} of their size"
+    )
+
+
+@app.command
 def demo(*, quick: bool = False, out: Path | None = None) -> None:
     """Forecast the temperature at New York's airports: train, compare, evaluate and predict.
 

@@ -17,3 +17,11 @@ class ConfigError(TidegateError):
 
 class RunError(TidegateError):
     """A run folder that is damaged or of another kind."""
+
+
+class InterchangeError(TidegateError):
+    """A model of another framework that cannot be read, or one of ours that its format cannot say."""
+
+
+class MissingExtra(TidegateError, ImportError):
+    """A feature whose packages are an extra that is not installed."""

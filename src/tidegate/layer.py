@@ -19,9 +19,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops, streaming
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.checks import check_choice, check_rate, check_state
+from tidegate.checks import check_choice, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
+from tidegate.trace import Trace
 
 
 class LSTM(Recurrent):
@@ -62,6 +63,10 @@ class LSTM(Recurrent):
         LN(x W_x) + LN(h W_h) + b, and LN(c) before the output's tanh (Ba et al. 2016).
     peephole : bool
         i and f also see the c before the step, o the c after it (Gers et al. 2002).
+    checkpoint_every : int, optional
+        Keep both memories every so many steps for the backward pass and compute everything else
+        again: about 1.3 times the time, and memory of the order of sqrt(T) near the root of T
+        (Chen et al. 2016). Results do not change.
     init : str, callable or sequence of these
         How weights start; see ``tidegate.init``. Torch's default by default.
 
@@ -95,6 +100,7 @@ class LSTM(Recurrent):
         zoneout: float | tuple[float, float] = 0.0,
         layer_norm: bool = False,
         peephole: bool = False,
+        checkpoint_every: int | None = None,
         init: Any = None,
     ) -> None:
         super().__init__(
@@ -112,6 +118,9 @@ class LSTM(Recurrent):
         self.zoneout = (float(rates[0]), float(rates[1]))
         self.layer_norm = bool(layer_norm)
         self.peephole = bool(peephole)
+        if checkpoint_every is not None:
+            check_whole("checkpoint_every", checkpoint_every, 1)
+        self.checkpoint_every = checkpoint_every
         self._weight_names = self._name_weights()
         self._make_parameters(init, device, dtype)
 
@@ -208,7 +217,9 @@ class LSTM(Recurrent):
             if self.num_layers > 1:
                 rows = slice(layer * self.directions, (layer + 1) * self.directions)
                 h, c = h_0[rows], c_0[rows]
-            result = ops.lstm_sequence(x, h, c, weights, lengths, reset, noise[layer], need_cells=False)
+            result = ops.lstm_sequence(
+                x, h, c, weights, lengths, reset, noise[layer], need_cells=False, checkpoint_every=self.checkpoint_every
+            )
             h_n.append(result.h_n)
             c_n.append(result.c_n)
             if layer + 1 < self.num_layers:
@@ -217,6 +228,43 @@ class LSTM(Recurrent):
         if not layout.batched:
             state = State(state.h.squeeze(1), state.c.squeeze(1))
         return self._leave(result.output, layout), state
+
+    def trace(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Trace:
+        """Read whole sequences as :meth:`forward` does, and keep every gate and memory of every step.
+
+        Differentiable. The gates of all steps come from one matrix product, or from the kernels.
+
+        Returns
+        -------
+        Trace
+            ``layers``, each with gates and memories (T, B, D, H) whatever the input's layout, and
+            ``output`` and ``state`` as :meth:`forward` gives them.
+        """
+        x, lengths, reset, layout = self._enter(input, lengths, reset)
+        h_0, c_0 = self._states(hx, x, layout.batched)
+        noise = self._noise()
+        layers, h_n, c_n = [], [], []
+        for layer in range(self.num_layers):
+            weights = self.weights(layer)
+            if self.weight_dropout and self.training:
+                weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
+            rows = slice(layer * self.directions, (layer + 1) * self.directions)
+            result, traced = ops.lstm_trace(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer])
+            layers.append(traced)
+            h_n.append(result.h_n)
+            c_n.append(result.c_n)
+            if layer + 1 < self.num_layers:
+                x = self._between(result.output)
+        state = State(torch.cat(h_n), torch.cat(c_n))
+        if not layout.batched:
+            state = State(state.h.squeeze(1), state.c.squeeze(1))
+        return Trace(tuple(layers), self._leave(result.output, layout), state)
 
     def step(
         self, x_t: Tensor, state: tuple[Tensor, Tensor] | None = None, reset: Tensor | None = None

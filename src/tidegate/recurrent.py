@@ -138,7 +138,7 @@ class Recurrent(nn.Module):
             "bidirectional": False,
         }
         defaults |= {"proj_size": 0, "merge": "concat", "nonlinearity": "tanh", "layer_norm": False, "peephole": False}
-        defaults |= {"recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": (0.0, 0.0)}
+        defaults |= {"recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": (0.0, 0.0), "checkpoint_every": None}
         shown += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k, v) != v]
         return ", ".join(shown)
 

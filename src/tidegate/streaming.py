@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
 # Where some addresses lie in a call (native/include/tidegate.h).
-_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 280, 304, 312
+_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 288, 312, 320
 _STALE = 3
 
 
@@ -53,9 +53,7 @@ class Plan:
             kept = [None if p is None else (p.detach().clone() if frozen else p) for p in (*w[:4], w.ch)]
             weights = [at for p in kept for at in (0 if p is None else p.data_ptr(), 0)]
             strides = (batch * inputs, inputs, 0, 0, 0)
-            call = bytearray(
-                CALL.pack(*sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 22)
-            )
+            call = bytearray(CALL.pack(*sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23))
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)
             _fill(call, _PACKED, packed.data_ptr())

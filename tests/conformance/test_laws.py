@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tidegate import ops
 from tidegate.cell import LSTMWeights, lstm_input, lstm_step
+from tidegate.ops import random
 
 DTYPES = [torch.float64, torch.float32]
 SIZES = [(1, 1, 1, 1), (5, 3, 4, 2), (13, 2, 3, 17), (9, 7, 5, 33)]  # T, B, I, H
@@ -57,12 +58,46 @@ class Case:
             return ops.lstm_sequence(self.x, self.h_0, self.c_0, self.weights, lengths, reset, noise)
 
 
-def truth(case: Case, lengths=None, reset=None):
+class Masks:
+    """What random masks do to one row's step, written out (Gal & Ghahramani 2016; Krueger et al. 2017)."""
+
+    def __init__(self, noise, case, d, b):
+        self.noise, self.rows, self.b, self.backward = noise, case.sizes[1], b, random.STREAM_BACKWARD * d
+
+    def bits(self, rate, t, units, stream):
+        return random.bernoulli(self.noise.seed, rate, t, self.rows, units, stream + self.backward)[self.b]
+
+    def seen(self, h):
+        """What the gates see of h: one mask a sequence, scaled by what is kept."""
+        rate = 0.0 if self.noise is None or not self.noise.training else self.noise.recurrent_dropout
+        if rate == 0.0:
+            return h
+        drop = self.bits(rate, 0, h.shape[-1], random.STREAM_RECURRENT_DROPOUT)
+        return h * (~drop).to(h.dtype) / (1 - rate) if rate < 1 else h * 0
+
+    def zoned(self, t, new, old, rate, stream):
+        if self.noise is None or rate == 0.0:
+            return new
+        if not self.noise.training:
+            return rate * old + (1 - rate) * new
+        return torch.where(self.bits(rate, t, new.shape[-1], stream), old, new)
+
+    def after(self, t, step, h, c):
+        """Both memories after a step, from the step and those before it."""
+        if self.noise is None:
+            return step.hidden, step.cell
+        return (
+            self.zoned(t, step.hidden, h, self.noise.zoneout_hidden, random.STREAM_ZONEOUT_HIDDEN),
+            self.zoned(t, step.cell, c, self.noise.zoneout_cell, random.STREAM_ZONEOUT_CELL),
+        )
+
+
+def truth(case: Case, lengths=None, reset=None, noise=None):
     """Each row and direction alone, each segment between resets alone, one step after another."""
     T, B = case.sizes[:2]
     out, cells, h_n, c_n = {}, {}, {}, {}
     for d, b in itertools.product(range(case.directions), range(B)):
-        w = case.weights[d]
+        w, masks = case.weights[d], Masks(noise, case, d, b)
         n = T if lengths is None else int(lengths[b])
         starts = sorted({0} | {t for t in range(n) if reset is not None and reset[t, b]})
         segments = [range(s, e) for s, e in zip(starts, [*starts[1:], n], strict=True)]
@@ -72,8 +107,8 @@ def truth(case: Case, lengths=None, reset=None):
             if k > 0 or fresh:
                 h, c = torch.zeros_like(h), torch.zeros_like(c)
             for t in segment if d == 0 else reversed(segment):
-                step = lstm_step(lstm_input(case.x[t, b : b + 1], w), h, c, w)
-                h, c = step.hidden, step.cell
+                step = lstm_step(lstm_input(case.x[t, b : b + 1], w), h, c, w, masks.seen(h))
+                h, c = masks.after(t, step, h, c)
                 out[t, b, d], cells[t, b, d] = h[0], c[0]
         h_n[d, b], c_n[d, b] = h[0], c[0]
     zero_h, zero_c = torch.zeros_like(case.h_0[0, 0]), torch.zeros_like(case.c_0[0, 0])
@@ -266,15 +301,23 @@ def test_first_and_second_derivatives(backend):
     assert torch.autograd.gradgradcheck(run, leaves)
 
 
-NOISES = [{"recurrent_dropout": 0.4}, {"zoneout_hidden": 0.3, "zoneout_cell": 0.6}]
+NOISES = [
+    {"recurrent_dropout": 0.4},
+    {"recurrent_dropout": 1.0},
+    {"zoneout_hidden": 0.3, "zoneout_cell": 0.6},
+    {"zoneout_cell": 0.5, "recurrent_dropout": 0.2},
+]
+OTHERS = [{}, {"peephole": True, "bias": False}, {"layer_norm": True, "peephole": True}, {"proj": 3}]
 
 
 @pytest.mark.parametrize("rates", NOISES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_random_masks_are_the_same_on_every_backend(backend, rates, training, dtype):
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("options", OTHERS, ids=str)
+def test_random_masks_equal_the_equations(backend, rates, training, directions, masked, options):
     noise = ops.Noise(torch.tensor(0x1234_5678_9ABC_DEF0), **rates, training=training)
-    case = Case((6, 3, 4, 9), 2, dtype)
+    case = Case((6, 3, 4, 9), directions, torch.float64, **options)
     skip_where_declined(backend, case, noise)
-    lengths, reset = some_lengths(6, 3), some_reset(6, 3)
-    compare(case, case.run(backend, lengths, reset, noise), case.run("reference", lengths, reset, noise))
+    lengths, reset = (some_lengths(6, 3), some_reset(6, 3)) if masked else (None, None)
+    compare(case, case.run(backend, lengths, reset, noise), truth(case, lengths, reset, noise))

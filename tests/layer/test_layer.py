@@ -211,6 +211,11 @@ def refusal(*args, **kwargs):
     return lambda: layer(*args, **kwargs)
 
 
+def ops_forced(name, layer):
+    with tg.ops.use_backend(name):
+        layer(torch.randn(5, 2, 3))
+
+
 BAD = {
     "dimensions": (refusal(torch.randn(5)), ValueError, r"3 dimensions \(T, B, 3\).*given shape \(5,\)"),
     "features": (refusal(torch.randn(5, 2, 4)), ValueError, "input_size; given 4 .* expected 3"),
@@ -244,6 +249,30 @@ BAD = {
     "zoneout": (lambda: tg.LSTM(3, 4, zoneout=(0.1, 0.2, 0.3)), ValueError, "one rate, or one for h and one for c"),
     "merge": (lambda: tg.LSTM(3, 4, merge="add"), ValueError, "merge is one of 'concat'.*given 'add'"),
     "projection": (lambda: tg.LSTM(3, 4, proj_size=4), ValueError, r"below hidden_size \(4\).*given 4"),
+    "packed lengths": (
+        refusal(torch.nn.utils.rnn.pack_sequence([torch.randn(5, 3)]), lengths=[5]),
+        ValueError,
+        "brings its own lengths; lengths was given as well, expected None",
+    ),
+    "state device": (
+        refusal(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4, device="meta"), torch.zeros(1, 2, 4))),
+        ValueError,
+        "h_0 .*given meta, expected cpu",
+    ),
+    "initialiser": (lambda: tg.LSTM(3, 4, init="forget"), ValueError, "given 'forget'"),
+    "longest lag": (
+        lambda: tg.LSTM(3, 4, init=tg.init.chrono(1)),
+        ValueError,
+        "longest lag t_max of at least 3 steps; given 1",
+    ),
+    "checkpoint": (lambda: tg.LSTM(3, 4, checkpoint_every=0), ValueError, "at least 1; given 0"),
+    "state bytes": (lambda: tg.State.from_bytes(b"no state"), ValueError, "safetensors format; these bytes are not"),
+    "no state": (lambda: tg.State.stack([]), ValueError, "at least one state; given none"),
+    "backend that declines": (
+        lambda: ops_forced("native", tg.LSTM(3, 4, proj_size=2)),
+        ValueError,
+        "backend 'native' was asked for, but",
+    ),
     "stream": (
         lambda: tg.LSTM(3, 4, bidirectional=True).step(torch.randn(2, 3)),
         ValueError,

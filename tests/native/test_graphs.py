@@ -73,9 +73,10 @@ def sequence_arguments(dtype=torch.float64):
     return draw(3, 2, 2), draw(1, 2, 3), draw(1, 2, 3), [w]
 
 
-def test_the_operator_is_registered_rightly():
+@pytest.mark.parametrize("every", [0, 2])
+def test_the_operator_is_registered_rightly(every):
     x, h, c, [w] = sequence_arguments()
-    arguments = (x, h, c, list(w[:4]), [0b1111], torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True)
+    arguments = (x, h, c, list(w[:4]), [0b1111], torch.tensor([3, 1]), None, None, [0.0, 0.0, 0.0], True, every)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.tidegate.lstm_sequence.default, (*arguments, True), test_utils=checks)
 

@@ -19,18 +19,21 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.ops import graph, native, reference
+from tidegate.ops import checkpoint, graph, native, reference
+from tidegate.ops.trace import LayerTrace, lstm_trace
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendChoice",
+    "LayerTrace",
     "Noise",
     "SequenceResult",
     "SlowPathWarning",
     "choose",
     "lstm_sequence",
+    "lstm_trace",
     "rnn_sequence",
     "use_backend",
 ]
@@ -108,6 +111,7 @@ def lstm_sequence(
     noise: Noise | None = None,
     *,
     need_cells: bool = True,
+    checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """Run one LSTM layer, one or two directions, over a whole sequence.
 
@@ -125,6 +129,9 @@ def lstm_sequence(
     noise : Noise, optional
     need_cells : bool
         False lets a backend leave out the memories of all steps, which saves their writing.
+    checkpoint_every : int, optional
+        For the backward pass keep the memories every so many steps and compute the rest again
+        (Chen et al. 2016). Values do not change.
 
     Returns
     -------
@@ -138,15 +145,17 @@ def lstm_sequence(
         x, h_0 = x.to(dtype), h_0.to(dtype)
         weights = [w.to(dtype) for w in weights]
     if torch.compiler.is_compiling() or _recorded(x):
-        return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise)
+        return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, checkpoint_every)
     if _forced.get() is None and native.declines(x, weights, noise) is None:  # the common case, at once
-        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells)
+        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     choice = choose(x, weights, noise)
     if choice.name == "native":
-        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells)
+        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     warn_if_slow(choice)
     check_lengths(lengths, x.shape[0])
     with torch.autocast(device, enabled=False):
+        if checkpoint_every is not None and torch.is_grad_enabled() and not native.transformed():
+            return checkpoint.reference_sequence(checkpoint_every, x, h_0, c_0, weights, lengths, reset, noise)
         return BACKENDS[choice.name].run(x, h_0, c_0, weights, lengths, reset, noise)
 
 

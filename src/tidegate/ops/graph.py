@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights
-from tidegate.ops import native
+from tidegate.ops import checkpoint, native
 from tidegate.ops.library import DTYPES, library
 from tidegate.ops.types import Noise, SequenceResult
 
 _library = torch.library.Library("tidegate", "DEF")
 _COMMON = (
     "Tensor x, Tensor h_0, Tensor c_0, Tensor[] weights, int[] fields, Tensor? lengths, Tensor? reset, "
-    "Tensor? seed, float[] rates, bool training"
+    "Tensor? seed, float[] rates, bool training, int checkpoint_every"
 )
 _library.define(
     f"lstm_sequence({_COMMON}, bool save) "
     "-> (Tensor output, Tensor cells, Tensor h_n, Tensor c_n, Tensor gates, Tensor native)"
 )
 _library.define(
-    f"lstm_sequence_backward({_COMMON}, Tensor output, Tensor cells, Tensor gates, Tensor native, "
+    f"lstm_sequence_backward({_COMMON}, Tensor? output, Tensor? cells, Tensor gates, Tensor native, "
     "Tensor? d_output, Tensor? d_cells, Tensor? d_h_n, Tensor? d_c_n) -> Tensor[]"
 )
 _FIELDS = len(LSTMWeights._fields)
@@ -43,6 +43,7 @@ def lstm_sequence(
     lengths: Tensor | None,
     reset: Tensor | None,
     noise: Noise | None,
+    checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """As :func:`tidegate.ops.lstm_sequence`, through the operator."""
     c_0 = c_0.to(_accumulator(x.dtype))
@@ -54,22 +55,29 @@ def lstm_sequence(
         rates = [noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell]
     save = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
     found = torch.ops.tidegate.lstm_sequence(
-        x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training, save
+        x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training, checkpoint_every or 0, save
     )
     return SequenceResult(*found[:4])
 
 
 def _call(
-    fields: Sequence[int], lengths: Tensor | None, reset: Tensor | None, seed: Any, rates: Any, training: bool
+    fields: Sequence[int],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    seed: Any,
+    rates: Any,
+    training: bool,
+    every: int,
 ) -> native.Call:
     noise = None if seed is None else Noise(seed, rates[0], rates[1], rates[2], training)
-    return native.Call(lengths, reset, noise, tuple(tuple(bool(f >> n & 1) for n in range(_FIELDS)) for f in fields))
+    there = tuple(tuple(bool(f >> n & 1) for n in range(_FIELDS)) for f in fields)
+    return native.Call(lengths, reset, noise, there, every or None)
 
 
-def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, save):
+def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, every, save):
     from tidegate import ops
 
-    call = _call(fields, lengths, reset, seed, rates, training)
+    call = _call(fields, lengths, reset, seed, rates, training, every)
     split = call.weights(weights)
     result: Any
     with torch.autocast(x.device.type, enabled=False), torch.no_grad():
@@ -83,19 +91,22 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
             result = [r.clone() for r in found]
             gates = None
     if gates is None:
-        gates = x.new_empty(_gates_shape(x, weights, fields, save))
+        gates = _gates(x, c_0, weights, fields, every, save)
     return *result, gates, torch.tensor([choice.name == "native"])
 
 
-def _gates_shape(x: Tensor, weights: Sequence[Tensor], fields: Sequence[int], save: bool) -> tuple[Any, ...]:
+def _gates(x: Tensor, c_0: Tensor, weights: Sequence[Tensor], fields: Sequence[int], every: int, save: bool) -> Tensor:
+    """Room for what ``native.forward`` hands on to the backward pass."""
     if not save:
-        return (0,)
+        return x.new_empty(0)
+    if every:
+        return c_0.new_empty(len(fields), checkpoint.room(x.shape[0], every), x.shape[1], 2 * c_0.shape[-1])
     lib, H = library(), weights[0].shape[0] // 4
     lanes = lib.gate_width(DTYPES[x.dtype], 1) // 4 if lib is not None and x.dtype in DTYPES else 1
-    return len(fields), x.shape[0], x.shape[1], (H + lanes - 1) // lanes * lanes * 4
+    return x.new_empty(len(fields), x.shape[0], x.shape[1], (H + lanes - 1) // lanes * lanes * 4)
 
 
-def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, save):
+def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, every, save):
     (T, B, _), D = x.shape, len(fields)
     H, P = c_0.shape[-1], h_0.shape[-1]
     return (
@@ -103,15 +114,30 @@ def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, t
         c_0.new_empty(T, B, D, H),
         x.new_empty(D, B, P),
         c_0.new_empty(D, B, H),
-        x.new_empty(_gates_shape(x, weights, fields, save)),
+        _gates(x, c_0, weights, fields, every, save),
         torch.empty(1, dtype=torch.bool),
     )
 
 
 def _backward(
-    x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, output, cells, gates, used_native, *grads
+    x,
+    h_0,
+    c_0,
+    weights,
+    fields,
+    lengths,
+    reset,
+    seed,
+    rates,
+    training,
+    every,
+    output,
+    cells,
+    gates,
+    used_native,
+    *grads,
 ):
-    call = _call(fields, lengths, reset, seed, rates, training)
+    call = _call(fields, lengths, reset, seed, rates, training, every)
     with torch.autocast(x.device.type, enabled=False):
         if bool(used_native):
             x = x.contiguous()
@@ -137,31 +163,33 @@ def _backward_shapes(x, h_0, c_0, weights, *rest):
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
-    x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training, _ = inputs
+    x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training, ctx.every, _ = inputs
     out, cells, _, _, gates, used_native = output
+    if ctx.every:
+        out = cells = None
     ctx.save_for_backward(x, h_0, c_0, lengths, reset, seed, out, cells, gates, used_native, *weights)
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     x, h_0, c_0, lengths, reset, seed, out, cells, gates, used_native, *weights = ctx.saved_tensors
     d_x, d_h, d_c, *d_weights = torch.ops.tidegate.lstm_sequence_backward(
-        x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training,
-        out.detach(), cells.detach(), gates, used_native, *grads[:4],
+        x, h_0, c_0, weights, ctx.fields, lengths, reset, seed, ctx.rates, ctx.training, ctx.every,
+        *[None if t is None else t.detach() for t in (out, cells)], gates, used_native, *grads[:4],
     )  # fmt: skip
-    return d_x, d_h, d_c, d_weights, *[None] * 7
+    return d_x, d_h, d_c, d_weights, *[None] * 8
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
-    x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, _, _, _, _, *grads = inputs
-    ctx.call = _call(fields, lengths, reset, seed, rates, training)
+    x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training, every, _, _, _, _, *grads = inputs
+    ctx.call = _call(fields, lengths, reset, seed, rates, training, every)
     ctx.save_for_backward(x, h_0, c_0, *grads, *weights)
 
 
 def _differentiate_twice(ctx: Any, second: Sequence[Tensor | None]) -> tuple[Any, ...]:
     x, h_0, c_0, *rest = ctx.saved_tensors
     d_x, d_h, d_c, *others = native.second_derivative(ctx.call, (x, h_0, c_0, *rest), second)
-    return d_x, d_h, d_c, others[4:], *[None] * 10, *others[:4]
+    return d_x, d_h, d_c, others[4:], *[None] * 11, *others[:4]
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-CALL = struct.Struct("<30q3d22q")
+CALL = struct.Struct("<30q3d23q")
 STEPS = struct.Struct("<9q")  # struct tg_steps
-VERSION = 2
+VERSION = 3
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}

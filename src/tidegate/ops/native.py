@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from tidegate.cell import LSTMWeights
-from tidegate.ops import reference
+from tidegate.ops import checkpoint, reference
 from tidegate.ops.library import CALL, DTYPES, VERSION, Library, check, library, missing
 from tidegate.ops.types import Noise, SequenceResult
 
@@ -57,6 +57,8 @@ class Call(NamedTuple):
     reset: Tensor | None
     noise: Noise | None
     fields: tuple[tuple[bool, ...], ...]  # which weights each direction has
+    checkpoint_every: int | None = None  # steps between the memories kept
+    first_direction: int = 0  # 1: the only direction reads from the end
 
     def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
         given: Any = iter(flat)
@@ -73,17 +75,18 @@ def lstm_sequence(
     reset: Tensor | None,
     noise: Noise | None,
     need_cells: bool = True,
+    checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
     dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
     if h_0.dtype is not dtype or c_0.dtype is not accumulator:  # asked first, as `to` costs a microsecond
         h_0, c_0 = h_0.to(dtype), c_0.to(accumulator)
-    call = Call(lengths, reset, noise, ())
+    call = Call(lengths, reset, noise, (), checkpoint_every)
     if torch.is_grad_enabled():
         flat = [p for w in weights for p in w if p is not None]
         if any(t.requires_grad for t in (x, h_0, c_0, *flat)):
             call = call._replace(fields=tuple([tuple([p is not None for p in w]) for w in weights]))
-            return SequenceResult(*_Sequence.apply(call, x, h_0, c_0, *flat))
+            return SequenceResult(*_Sequence.apply(call, need_cells, x, h_0, c_0, *flat))
     return SequenceResult(*forward(call, x, h_0, c_0, weights, save=False, need_cells=need_cells)[:4])
 
 
@@ -97,7 +100,12 @@ def forward(
     save: bool,
     need_cells: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
-    """Output, cells, h_n, c_n and, if ``save``, the activated gates that the backward pass reads."""
+    """Output, cells, h_n, c_n and, if ``save``, what the backward pass reads beside them.
+
+    That is the activated gates, or the memories that ``call.checkpoint_every`` keeps.
+    """
+    if save and call.checkpoint_every is not None:
+        return checkpoint.native_forward(call, x, h_0, c_0, weights, need_cells=need_cells)
     lib = _library()
     T, B, _ = x.shape
     D, H = len(weights), weights[0].hh.shape[1]
@@ -152,7 +160,7 @@ def _inputs(
     pointers = (
         x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
         first[0], second[0], first[1], second[1], first[2], second[2], first[3], second[3], first[4], second[4],
-        0, _at(lengths), _at(reset), *random,
+        0, _at(lengths), _at(reset), *random, call.first_direction,
     )  # fmt: skip
     return (*sizes, x.stride(0), x.stride(1)), pointers, alive
 
@@ -163,13 +171,15 @@ def backward(
     h_0: Tensor,
     c_0: Tensor,
     weights: Sequence[LSTMWeights],
-    saved: tuple[Tensor, Tensor, Tensor],
+    saved: tuple[Tensor | None, Tensor | None, Tensor],
     grads: Sequence[Tensor | None],
     need_x: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, h_0, c_0 and all weights from those of output, cells, h_n and c_n."""
-    lib = _library()
     output, cells, gates = saved
+    if call.checkpoint_every is not None:
+        return checkpoint.native_backward(call, x, h_0, c_0, weights, gates, grads, need_x)
+    lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
     h_0, c_0 = h_0.contiguous(), c_0.contiguous()
@@ -193,7 +203,7 @@ def backward(
     code = lib.backward(
         CALL.pack(
             *sizes, *strides, *pointers,
-            output.data_ptr(), cells.data_ptr(), gates.data_ptr(), 0, 0,
+            _at(output), _at(cells), gates.data_ptr(), 0, 0,
             _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at,
         )
     )  # fmt: skip
@@ -209,24 +219,27 @@ class _Sequence(torch.autograd.Function):
     """``forward`` with ``backward`` as its derivative."""
 
     @staticmethod
-    def forward(ctx, call, x, h_0, c_0, *flat):
-        output, cells, h_n, c_n, gates = forward(call, x, h_0, c_0, call.weights(flat), save=True)
+    def forward(ctx, call, need_cells, x, h_0, c_0, *flat):
+        output, cells, h_n, c_n, gates = forward(
+            call, x, h_0, c_0, call.weights(flat), save=True, need_cells=need_cells
+        )
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output, cells, gates, x, h_0, c_0, *flat)
+        saved = (output, cells, gates) if call.checkpoint_every is None else (None, None, gates)
+        ctx.save_for_backward(*saved, x, h_0, c_0, *flat)
         return output, cells, h_n, c_n
 
     @staticmethod
     def backward(ctx, *grads):
         output, cells, gates, x, h_0, c_0, *flat = ctx.saved_tensors
         if transformed() or any(g is not None and _wrapped(g) for g in grads):
-            return None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
-        need_x = ctx.needs_input_grad[1]
+            return None, None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
+        need_x = ctx.needs_input_grad[2]
         if torch.is_grad_enabled():
-            saved = (output.detach(), cells.detach(), gates)
-            return None, *_Gradient.apply(ctx.call, saved, need_x, x, h_0, c_0, *grads, *flat)
+            saved = (None if output is None else output.detach(), None if cells is None else cells.detach(), gates)
+            return None, None, *_Gradient.apply(ctx.call, saved, need_x, x, h_0, c_0, *grads, *flat)
         weights = ctx.call.weights(flat)
-        return None, *backward(ctx.call, x, h_0, c_0, weights, (output, cells, gates), grads, need_x)
+        return None, None, *backward(ctx.call, x, h_0, c_0, weights, (output, cells, gates), grads, need_x)
 
 
 class _Gradient(torch.autograd.Function):
@@ -250,7 +263,7 @@ def second_derivative(
 ) -> tuple[Tensor | None, ...]:
     """The derivative of ``backward`` by x, h_0, c_0, its four gradients and the weights, in this order."""
     with torch.enable_grad():
-        leaves = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        leaves = [None if t is None else _leaf(t) for t in inputs]
         first = by_reference(call, [t for t in (*leaves[:3], *leaves[7:]) if t is not None], leaves[3:7])
     pairs = [(f, s) for f, s in zip(first, second, strict=True) if f is not None and s is not None and f.requires_grad]
     wanted = [t for t in leaves if t is not None]
@@ -266,12 +279,23 @@ def second_derivative(
 def by_reference(call: Call, inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """What ``backward`` computes, through the reference and differentiable itself."""
     with torch.enable_grad():
-        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in inputs]
+        leaves = [_leaf(t) for t in inputs]
         x, h_0, c_0, *flat = leaves
         result = reference.lstm_sequence(x, h_0, c_0, call.weights(flat), call.lengths, call.reset, call.noise)
         pairs = [(r, g) for r, g in zip(result, grads, strict=True) if r is not None and g is not None]
         outputs, weights = zip(*[(r, g) for r, g in pairs if r.requires_grad], strict=True)
         return torch.autograd.grad(outputs, leaves, weights, allow_unused=True, create_graph=True)
+
+
+def _leaf(t: Tensor) -> Tensor:
+    """Where a derivative stops: one input must not be reached through another, such as x through d_output."""
+    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+
+
+def saved_gates(output: Tensor) -> Tensor:
+    """The gates (D, T, B, width) that stand behind an output of ``lstm_sequence`` for its backward pass."""
+    assert output.grad_fn is not None
+    return output.grad_fn.saved_tensors[2]  # type: ignore[attr-defined]
 
 
 def _library() -> Library:

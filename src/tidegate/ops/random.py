@@ -57,6 +57,19 @@ def bernoulli(seed: Tensor, rate: float, t: int, batch: int, units: int, stream:
     return words[:, :units] < threshold(rate)
 
 
+def bernoulli_steps(seed: Tensor, rate: float, steps: Tensor, batch: int, units: int, stream: int) -> Tensor:
+    """``bernoulli`` for several steps (T,) at once: bool (T, B, H)."""
+    shape = (len(steps), batch, (units + 3) // 4)
+    counters = (
+        torch.arange(shape[2], device=seed.device).expand(shape),
+        torch.arange(batch, device=seed.device)[:, None].expand(shape),
+        steps.to(seed.device)[:, None, None].expand(shape),
+        torch.full((), stream, device=seed.device, dtype=torch.int64).expand(shape),
+    )
+    words = torch.stack(philox(counters, seed), -1).flatten(-2)  # (T, B, 4 quads)
+    return words[..., :units] < threshold(rate)
+
+
 def threshold(rate: float) -> int:
     """The 32-bit bound below which a word counts as true."""
     return min(int(rate * 2.0**32), 2**32)

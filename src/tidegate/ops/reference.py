@@ -25,13 +25,18 @@ def lstm_sequence(
     lengths: Tensor | None,  # (B,)
     reset: Tensor | None,  # (T, B)
     noise: Noise | None,
+    first_direction: int = 0,
 ) -> SequenceResult:
-    """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
+    """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`.
+
+    With ``first_direction`` 1 the only direction given is the one that reads from the end.
+    """
     x, valid, reset = _masks(x, lengths, reset)
     if x.dtype in _HALF:
         c_0 = c_0.float()
     results = [
-        _lstm_direction(x, h_0[d], c_0[d], w, valid, reset, noise, backward=d == 1) for d, w in enumerate(weights)
+        _lstm_direction(x, h_0[d], c_0[d], w, valid, reset, noise, backward=d + first_direction == 1)
+        for d, w in enumerate(weights)
     ]
     output, cells, h_n, c_n = zip(*results, strict=True)
     return SequenceResult(torch.stack(output, 2), torch.stack(cells, 2), torch.stack(h_n), torch.stack(c_n))

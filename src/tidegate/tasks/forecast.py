@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -42,6 +42,9 @@ from tidegate.tasks.run import (
 from tidegate.training.config import TrainingConfig
 from tidegate.training.loop import Place, check_precision, train
 from tidegate.training.progress import say
+
+if TYPE_CHECKING:
+    from tidegate.interchange.onnx_graph import Exported
 
 
 class Parts(NamedTuple):
@@ -258,6 +261,33 @@ class Forecaster(Estimator):
         if data is None:
             self.windows_ = windows
         return windows
+
+    def export_onnx(self, path: str | Path, data: Any = None, *, opset: int | None = None) -> Exported:
+        """Write the whole forecaster as ONNX, scaling and calibration included (``tidegate[onnx]``).
+
+        Values go in and quantiles come out in the table's units. The inputs, the grid of time and the
+        calendar's features, which stay outside, are described in the metadata ``tidegate.forecaster``.
+
+        Parameters
+        ----------
+        path : str or Path
+        data : path or data frame, optional
+            What onnxruntime's forecasts are compared with Python's on, before the file is written; the
+            data of ``fit`` by default.
+        opset : int, optional
+            The newest up to 22 that onnxruntime runs by default.
+
+        Raises
+        ------
+        InterchangeError
+            For the cell "rnn", and where the forecasts differ by more than 1e-5 of their size.
+        DataError
+            Without data, or without a series of the training in it.
+        """
+        from tidegate.interchange.onnx_forecast import export_forecaster
+
+        self._check_fitted("export_onnx")
+        return export_forecaster(self, path, data, opset)
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""

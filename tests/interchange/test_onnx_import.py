@@ -1,0 +1,418 @@
+"""Others' LSTM nodes as layers: the operator's definition, the backend suite of onnx, onnxruntime; and bad files."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnx_models as om
+import pytest
+import torch
+from helpers import assert_close
+from onnx import TensorProto, helper, numpy_helper
+
+import tidegate as tg
+from tidegate.errors import InterchangeError, MissingExtra
+from tidegate.interchange import Reversed, load_onnx
+
+SUITE = {
+    "test_lstm_defaults", "test_lstm_with_initial_bias", "test_lstm_with_peepholes", "test_lstm_batchwise",
+    "test_lstm_reverse", "test_lstm_bidirectional",
+}  # fmt: skip
+
+
+def suite() -> list:
+    """The LSTM cases that onnx ships."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("onnx.backend.test.case.node.lstm")  # which enters its cases; all of them take seconds
+    cases = importlib.import_module("onnx.backend.test.case.node")
+    return [case for case in cases._NodeTestCases if case.name.startswith("test_lstm_")]
+
+
+CASES = suite()
+
+
+def x_of(steps: int = 6, rows: int = 3, inputs: int = 3, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(steps, rows, inputs)).astype(np.float32)
+
+
+def assert_same(module, model, x: np.ndarray, layout: int = 0, hx=None, lengths=None, feeds=None) -> None:
+    """A layer against onnxruntime on the model that it was read from."""
+    y, y_h, y_c = om.run(model, {"X": x, **(feeds or {})})
+    with torch.no_grad():
+        output, state = module(torch.from_numpy(x), hx, lengths=lengths)
+    assert_close(output, torch.from_numpy(np.ascontiguousarray(y.swapaxes(1, 2))).flatten(2), 1e-5, "Y")
+    assert_close(state.h, torch.from_numpy(y_h), 1e-5, "Y_h")
+    assert_close(state.c, torch.from_numpy(y_c), 1e-5, "Y_c")
+
+
+# --- the suite of onnx ---------------------------------------------------------------------------------------
+
+
+def test_the_suite_has_the_cases_known():
+    assert {case.name for case in CASES} >= SUITE
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_backend_suite(case):
+    graph = case.model.graph
+    layout = {a.name: a.i for a in graph.node[0].attribute}.get("layout", 0)
+    for inputs, outputs in case.data_sets:
+        feeds = dict(zip([i.name for i in graph.input], inputs, strict=True))
+        names = list(graph.node[0].input)
+        x = torch.from_numpy(feeds.pop(names[0]).copy())
+        [found] = load_onnx(case.model, weights=feeds)
+        with torch.no_grad():
+            output, state = found.lstm(x, found.state, lengths=found.lengths)
+        directions = feeds[names[1]].shape[0]
+        y = output.unflatten(2, (directions, -1))  # (T, B, D, H), or (B, T, D, H) with layout 1
+        ours = {"Y": y if layout else y.transpose(1, 2)}
+        ours |= {k: s.transpose(0, 1) if layout else s for k, s in zip(("Y_h", "Y_c"), state, strict=True)}
+        made = [k for k, name in zip(("Y", "Y_h", "Y_c"), graph.node[0].output, strict=False) if name]
+        for key, expected in zip(made, outputs, strict=True):
+            assert_close(ours[key], torch.from_numpy(expected.copy()), 1e-5, key)
+
+
+# --- attributes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peephole", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_directions_peepholes_and_lengths(direction, peephole):
+    d = 2 if direction == "bidirectional" else 1
+    given = om.weights(3, 4, d, peephole=peephole)
+    node = om.node(
+        "", "X", 4, given, {"sequence_lens": "lens", "initial_h": "h", "initial_c": "c"}, direction=direction
+    )
+    model = om.model([node], given, ["Y", "Y_h", "Y_c"], ("X", "lens", "h", "c"))
+    [found] = load_onnx(model.SerializeToString())
+    assert isinstance(found.lstm, Reversed) == (direction == "reverse")
+    assert found.feeds == {"input": ["X"], "sequence_lens": ["lens"], "initial_h": ["h"], "initial_c": ["c"]}
+    rng = np.random.default_rng(3)
+    h, c = (rng.normal(size=(d, 3, 4)).astype(np.float32) for _ in range(2))
+    lens = np.array([6, 1, 4], np.int32)
+    hx = (torch.from_numpy(h), torch.from_numpy(c))
+    assert_same(found.lstm, model, x_of(), hx=hx, lengths=torch.tensor([6, 1, 4]), feeds={"lens": lens, "h": h, "c": c})
+
+
+@pytest.mark.parametrize("peephole", [False, True])
+def test_coupled_gate_is_one_minus_the_input_gate(peephole):
+    model = om.single(directions=2, peephole=peephole, direction="bidirectional", input_forget=1)
+    [found] = load_onnx(model)
+    assert_same(found.lstm, model, x_of())
+    plain = om.single(directions=2, peephole=peephole, direction="bidirectional")
+    assert np.abs(om.run(model, {"X": x_of()})[0] - om.run(plain, {"X": x_of()})[0]).max() > 0.05
+
+
+def test_layout_1_is_batch_first():
+    given = om.weights(3, 4, 2)
+    h = np.random.default_rng(0).normal(size=(5, 2, 4)).astype(np.float32)  # (B, D, H)
+    attributes = {"direction": "bidirectional"}
+    one = om.node("", "X", 4, given, {"initial_h": "h"}, layout=1, **attributes)
+    [found] = load_onnx(om.model([one], given | {"h": h}, ["Y"]))
+    other = om.node("", "X", 4, given, {"initial_h": "h"}, **attributes)
+    model = om.model([other], given | {"h": np.ascontiguousarray(h.swapaxes(0, 1))}, ["Y", "Y_h", "Y_c"])
+    x = x_of(rows=5)
+    y, y_h, _ = om.run(model, {"X": x})
+    output, state = found.lstm(torch.from_numpy(x).transpose(0, 1), found.state)
+    assert found.lstm.batch_first
+    assert_close(output.detach().unflatten(2, (2, 4)), torch.from_numpy(y.transpose(2, 0, 1, 3).copy()), 1e-5)
+    assert_close(state.h.detach(), torch.from_numpy(y_h), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_dtypes_are_kept(dtype):
+    given = {k: v.astype(dtype) for k, v in om.weights(3, 4).items()}
+    [found] = load_onnx(om.model([om.node("", "X", 4, given)], given, ["Y"]))
+    assert found.lstm.weight_ih_l0.dtype == torch.from_numpy(given["W"]).dtype
+    i = torch.from_numpy(given["W"][0, :4])
+    assert torch.equal(found.lstm.weight_ih_l0[:4].detach(), i)
+    assert torch.equal(found.lstm.weight_ih_l0[4:8].detach(), torch.from_numpy(given["W"][0, 8:12]))  # f comes third
+
+
+def test_default_activations_may_be_named():
+    model = om.single(activations=["sigmoid", "Tanh", "tanh"])
+    assert_same(load_onnx(model)[0].lstm, model, x_of())
+
+
+# --- several nodes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_of_torch_come_back_as_one(bidirectional, batch_first, tmp_path):
+    source = torch.nn.LSTM(3, 4, 3, bidirectional=bidirectional, batch_first=batch_first)
+    path = tmp_path / "torch.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(source, (torch.randn(5, 2, 3),), str(path), dynamo=False, input_names=["x"])
+    [found] = load_onnx(path)
+    assert len(found.nodes) == 3
+    x = torch.randn(6, 3, 3)
+    turned = x.transpose(0, 1) if batch_first else x  # a node reads time first, whatever torch's module did
+    expected = source(turned)[0].transpose(0, 1) if batch_first else source(x)[0]
+    assert_close(found.lstm(x)[0], expected, 1e-5)
+
+
+def two(between: list, second_input: str, units: int = 4, constants: dict | None = None, **attributes):
+    low, high = om.weights(3, 4, seed=1), om.weights(4, units, seed=2)
+    nodes = [om.node("a_", "X", 4, low), *between, om.node("b_", second_input, units, high, **attributes)]
+    named = {f"a_{k}": v for k, v in low.items()} | {f"b_{k}": v for k, v in high.items()}
+    return om.model(nodes, named | (constants or {}), ["b_Y", "b_Y_h", "b_Y_c"])
+
+
+SQUEEZE = [helper.make_node("Squeeze", ["a_Y", "one"], ["z"])]
+
+
+def test_what_is_no_layer_below_stays_apart():
+    one = {"one": np.array([1])}
+    assert [f.nodes for f in load_onnx(two(SQUEEZE, "z", constants=one))] == [["a_LSTM", "b_LSTM"]]
+    assert [f.nodes for f in load_onnx(two(SQUEEZE, "z", units=5, constants=one))] == [["a_LSTM"], ["b_LSTM"]]
+    apart = load_onnx(two(SQUEEZE, "z", constants=one, direction="reverse"))
+    assert [type(f.lstm) for f in apart] == [tg.LSTM, Reversed]
+    scaled = [*SQUEEZE, helper.make_node("Relu", ["z"], ["r"])]
+    assert len(load_onnx(two(scaled, "r", constants=one))) == 2
+    turned = [*SQUEEZE, helper.make_node("Transpose", ["z"], ["r"], perm=[1, 0, 2])]
+    assert len(load_onnx(two(turned, "r", constants=one))) == 2  # the second reads rows as time
+
+
+def test_constants_made_in_the_graph():
+    given = om.weights(3, 4)
+    parts = {
+        "low": given["W"][:, :5],
+        "high": given["W"][:, 5:],
+        "R": given["R"],
+        "B": given["B"][0],
+        "at": np.array([0]),
+    }
+    nodes = [
+        helper.make_node("Concat", ["low", "high"], ["Wn"], axis=1),
+        helper.make_node("Constant", [], ["Rn"], value=numpy_helper.from_array(given["R"])),
+        helper.make_node("Unsqueeze", ["B", "at"], ["Bn"]),
+        helper.make_node("LSTM", ["X", "Wn", "Rn", "Bn"], ["Y", "Y_h", "Y_c"], hidden_size=4),
+    ]
+    model = om.model(nodes, parts, ["Y", "Y_h", "Y_c"])
+    assert_same(load_onnx(model)[0].lstm, model, x_of())
+
+
+def test_constant_states_and_lengths_are_told():
+    given = om.weights(3, 4)
+    constants = {"lens": np.array([6, 2], np.int32), "c": np.full((1, 2, 4), 0.5, np.float32)}
+    node = om.node("", "X", 4, given, {"sequence_lens": "lens", "initial_c": "c"})
+    model = om.model([node], given | constants, ["Y", "Y_h", "Y_c"])
+    [found] = load_onnx(model)
+    assert found.lengths.tolist() == [6, 2]
+    assert_same(found.lstm, model, x_of(rows=2), hx=found.state, lengths=found.lengths)
+
+
+# --- Reversed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_reversed_is_the_backward_half_of_a_bidirectional_layer(batch_first):
+    both = tg.LSTM(3, 4, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
+    one = tg.LSTM(3, 4, batch_first=batch_first, dtype=torch.float64)
+    one.load_state_dict({k.removesuffix("_reverse"): v for k, v in both.state_dict().items() if "reverse" in k})
+    x = torch.randn(5, 5, 3, dtype=torch.float64)
+    for lengths in (None, torch.tensor([5, 0, 2, 1, 4])):
+        output, state = Reversed(one)(x, lengths=lengths)
+        expected, after = both(x, lengths=lengths)
+        assert_close(output, expected[..., 4:])
+        assert_close(state.c, after.c[1:])
+    alone, _ = Reversed(one)(x[0], lengths=3)
+    assert_close(alone[:3], Reversed(one)(x[0, :3])[0])
+    with pytest.raises(ValueError, match="one direction"):
+        Reversed(both)
+    with pytest.raises(TypeError, match="torch.Tensor"):
+        Reversed(one)(torch.nn.utils.rnn.pack_sequence([x[0]]))
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+BAD_NODES = {
+    "activations": ({"activations": ["Relu", "Tanh", "Tanh"]}, "activations are Sigmoid, Tanh, Tanh.*given Relu"),
+    "clip": ({"clip": 3.0}, "clip=3 cuts what the gates see"),
+    "direction": ({"direction": "sideways"}, "forward, reverse or bidirectional; given 'sideways'"),
+    "layout": ({"layout": 2}, "layout is 0 or 1; given 2"),
+    "input_forget": ({"input_forget": 7}, "input_forget is 0 or 1; given 7"),
+    "unknown": ({"turbo": 1}, "'turbo' is no attribute"),
+    "two directions of weights": ({"direction": "bidirectional"}, "W has shape .2, 16, 3."),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NODES)
+def test_nodes_that_are_refused(name):
+    attributes, message = BAD_NODES[name]
+    with pytest.raises(InterchangeError, match=message):
+        load_onnx(om.single(**attributes))
+
+
+def test_weights_that_do_not_fit():
+    given = om.weights(3, 4)
+    node = om.node("", "X", 4, given)
+    for key, value, message in (
+        ("R", given["R"][:, :, :3], "R has shape .1, 16, 4."),
+        ("B", given["B"][:, :7], "B has shape .1, 32."),
+        ("W", given["W"][0], "W has 3 dimensions"),
+        ("W", given["W"].astype(np.int32), "floating point"),
+        ("R", given["R"].astype(np.float64), "one dtype"),
+    ):
+        with pytest.raises(InterchangeError, match=message):
+            load_onnx(om.model([node], given | {key: value}, ["Y"]))
+    states = om.node("", "X", 4, given, {"initial_h": "h"})
+    with pytest.raises(InterchangeError, match="initial_h has 1 x batch x 4"):
+        load_onnx(om.model([states], given | {"h": np.zeros((1, 2, 5), np.float32)}, ["Y"]))
+
+
+def test_weights_that_the_graph_takes_as_inputs():
+    given = om.weights(3, 4)
+    model = om.model([om.node("", "X", 4, given)], {k: given[k] for k in ("R", "B")}, ["Y"], ("X", "W"))
+    with pytest.raises(InterchangeError, match="W .'W'. is not a constant.*weights"):
+        load_onnx(model)
+    [found] = load_onnx(model, weights={"W": torch.from_numpy(given["W"])})
+    assert found.lstm.input_size == 3
+
+
+def test_no_lstm_and_an_lstm_inside_a_branch():
+    relu = om.model([helper.make_node("Relu", ["X"], ["Y"])], {}, ["Y"])
+    with pytest.raises(InterchangeError, match="no LSTM node"):
+        load_onnx(relu)
+    inner = helper.make_graph(
+        [helper.make_node("LSTM", ["X", "W", "R"], ["y"], hidden_size=4)],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    branch = helper.make_node("If", ["X"], ["Y"], then_branch=inner, else_branch=inner)
+    with pytest.raises(InterchangeError, match="inside a loop, a branch or a function"):
+        load_onnx(om.model([branch], {}, ["Y"]))
+
+
+# --- bad files ----------------------------------------------------------------------------------------------------
+
+
+def attacks() -> dict[str, bytes]:
+    whole = om.single().SerializeToString()
+    return {
+        "nothing": b"",
+        "text": b"this is a text, not a model, and goes on for a while",
+        "zeros": bytes(1000),
+        "a zip": b"PK\x03\x04" + bytes(200),
+        "cut": whole[: len(whole) // 2],
+        "cut at the end": whole[:-1],
+        "deep": b"\x3a\x7f" * 5000,
+    }
+
+
+@pytest.mark.parametrize("name", attacks())
+def test_files_that_are_no_models(name, tmp_path):
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(attacks()[name])
+    with pytest.raises(InterchangeError, match="not an ONNX model"):
+        load_onnx(path)
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    with pytest.raises(InterchangeError, match="cannot read .*no such file"):
+        load_onnx(tmp_path / "missing.onnx")
+    with pytest.raises(InterchangeError, match="is not a file"):
+        load_onnx(tmp_path)
+    with pytest.raises(InterchangeError, match="given int"):
+        load_onnx(3)
+    huge = tmp_path / "huge.onnx"
+    with open(huge, "wb") as file:
+        file.truncate(2**31)  # a hole: no bytes on the disk
+    with pytest.raises(InterchangeError, match="at most 2,147,483,647 bytes; .* has 2,147,483,648"):
+        load_onnx(huge)
+
+
+def test_a_constant_that_claims_more_than_it_has():
+    model = om.single()
+    tensor = next(t for t in model.graph.initializer if t.name == "W")
+    del tensor.dims[:]
+    tensor.dims.extend([1, 2**40, 2**40])
+    with pytest.raises(InterchangeError, match="constant 'W' cannot be read: shape .* needs"):
+        load_onnx(model)
+    tensor.ClearField("raw_data")
+    with pytest.raises(InterchangeError, match="constant 'W' cannot be read"):
+        load_onnx(model)
+
+
+def test_constants_that_grow_without_end():
+    """Each node doubles: thirty of them would make four terabytes of four thousand bytes."""
+    given = om.weights(3, 4)
+    nodes = [helper.make_node("Concat", [f"w{k}", f"w{k}"], [f"w{k + 1}"], axis=2) for k in range(30)]
+    nodes.append(helper.make_node("LSTM", ["X", "w30", "R"], ["Y"], hidden_size=4))
+    with pytest.raises(InterchangeError, match=r"would take 2,097,152 bytes, made of 4,096 in the file"):
+        load_onnx(om.model(nodes, {"w0": np.zeros((1, 16, 64), np.float32), "R": given["R"]}, ["Y"]))
+
+
+def test_constants_in_a_circle():
+    given = om.weights(3, 4)
+    nodes = [
+        helper.make_node("Concat", ["p", "q"], ["p"], axis=0),
+        helper.make_node("Concat", ["p", "p"], ["q"], axis=0),
+    ]
+    nodes.append(helper.make_node("LSTM", ["X", "p", "R"], ["Y"], hidden_size=4))
+    with pytest.raises(InterchangeError, match="not a constant"):
+        load_onnx(om.model(nodes, {"R": given["R"]}, ["Y"]))
+
+
+def outside(tmp_path, location: str, length: int | None = None) -> str:
+    """A model in a folder of its own, with W in another file."""
+    model = om.single()
+    tensor = next(t for t in model.graph.initializer if t.name == "W")
+    data = tensor.raw_data
+    folder = tmp_path / "model"
+    folder.mkdir(exist_ok=True)
+    (folder / "W.bin").write_bytes(data)
+    (tmp_path / "secret.bin").write_bytes(data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": str(length or len(data))}.items():
+        tensor.external_data.add(key=key, value=value)
+    path = folder / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return str(path)
+
+
+def test_data_beside_the_model(tmp_path):
+    [found] = load_onnx(outside(tmp_path, "W.bin"))
+    expected = load_onnx(om.single())[0].lstm
+    assert torch.equal(found.lstm.weight_ih_l0, expected.weight_ih_l0)
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "ABSOLUTE", "link.bin", "", "missing.bin", "."])
+def test_data_outside_the_folder(tmp_path, location):
+    if location == "ABSOLUTE":
+        location = str(tmp_path / "secret.bin")
+    path = outside(tmp_path, location)
+    (tmp_path / "model" / "link.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(InterchangeError, match="expected a file inside the model's folder"):
+        load_onnx(path)
+
+
+def test_data_that_is_too_short(tmp_path):
+    path = outside(tmp_path, "W.bin")
+    (tmp_path / "model" / "W.bin").write_bytes(b"1234")
+    with pytest.raises(InterchangeError, match="needs 192 bytes, and 'W.bin' has 4"):
+        load_onnx(path)
+    with pytest.raises(InterchangeError, match="lies in another file"):
+        load_onnx(onnx.load(path, load_external_data=False))
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtra, match=r'pip install "tidegate\[onnx\]"'):
+        load_onnx(b"")
+
+
+@pytest.mark.parametrize("key", ["direction", "layout", "activations"])
+def test_attributes_of_the_wrong_type(key):
+    model = om.single(**{key: 1.5})
+    with pytest.raises(InterchangeError, match=f"the attribute {key} has the wrong type"):
+        load_onnx(model)
