@@ -36,10 +36,11 @@ class Plan:
         assert lib is not None
         self.run, self.updates, self.layers = lib.step, _updates, lstm.num_layers
         # Each parameter with its version and address, to see that it is still what was packed.
-        named = {name: p for name, p in lstm._parameters.items() if p is not None}
-        self.names, self.parameters = list(named), list(named.values())
-        self.versions = [0 if p.is_inference() else p._version for p in self.parameters]
-        self.addresses = [p.data_ptr() for p in self.parameters]
+        self.watched = [
+            (name, p, 0 if p.is_inference() else p._version, p.data_ptr())
+            for name, p in lstm._parameters.items()
+            if p is not None
+        ]
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = native.ACCUMULATOR[self.dtype]
         self.shape = (lstm.num_layers, batch, lstm.hidden_size)
@@ -87,15 +88,11 @@ def forget(lstm: LSTM) -> None:
 
 def _current(plan: Plan, lstm: LSTM) -> bool:
     """Are the parameters still those that were packed, as far as torch's counters tell?"""
-    parameters, watched = lstm._parameters, plan.parameters
-    for name, p in zip(plan.names, watched, strict=True):
-        if parameters[name] is not p:
+    parameters = lstm._parameters
+    for name, p, version, address in plan.watched:
+        if parameters[name] is not p or p._version != version or p.data_ptr() != address:
             return False
-    return (
-        plan.updates == _updates
-        and [p._version for p in watched] == plan.versions
-        and [p.data_ptr() for p in watched] == plan.addresses
-    )
+    return plan.updates == _updates
 
 
 def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, State] | None:
