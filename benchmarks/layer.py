@@ -1,6 +1,6 @@
 """tidegate's LSTM layer beside its peers: the front of ``tidegate.benchmark`` for developers.
 
-    python -m benchmarks.layer [--quick] [--loops] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
+python -m benchmarks.layer [--quick] [--loops] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def test_prints_columns_and_writes_json(run, tmp_path):
 
 
 def test_a_ratio_is_the_peers_time_over_tidegates(monkeypatch):
-    monkeypatch.setattr(layer, "alternate", lambda runs, _: {name: [2.0 if name == "torch" else 1.0] * 5 for name in runs})
+    monkeypatch.setattr(
+        layer, "alternate", lambda runs, _: {name: [2.0 if name == "torch" else 1.0] * 5 for name in runs}
+    )
     facts = {"float32 peak, GF/s": 1e-9, "bfloat16 peak, GF/s": 1e-9}  # one operation a second
     shape = peers.Shape(3, 2, 4, 5)
     rows = {row["peer"]: row for row in layer.measure(shape, "training", ["torch"], 0.01, facts)}

@@ -75,7 +75,9 @@ def alternate(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     return times
 
 
-def measure(shape: Shape, mode: str, peers: Sequence[str], seconds: float, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(
+    shape: Shape, mode: str, peers: Sequence[str], seconds: float, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
     """One row for each peer that can run this shape."""
     torch.manual_seed(0)
     source = torch.nn.LSTM(shape.I, shape.H, shape.L, bidirectional=shape.D == 2)
