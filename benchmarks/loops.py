@@ -4,7 +4,8 @@
 
 T steps, B rows, I inputs, H units. Both loops empty the memories where a sequence starts anew: one
 calls ``torch.nn.LSTMCell``, the other computes the gates itself and collects them, as ``lstm.trace``
-does without a loop. Each has a forward pass and the gradients of x and all weights.
+does without a loop. Each has a forward pass and the gradients of x and all weights for a loss on the
+output; the collected gates are there to look at.
 """
 
 from __future__ import annotations
@@ -66,11 +67,16 @@ def pair(shape: Shape, gates: bool) -> dict[str, Run]:
     lstm.load_state_dict({f"{name}_l0": p for name, p in cell.state_dict().items()})
     x = torch.randn(shape.T, shape.B, shape.I, requires_grad=True)
     reset = torch.rand(shape.T, shape.B) < 1 / 20
-    grads = [torch.randn(shape.T, shape.B, shape.H) for _ in range(5 if gates else 1)]
+    grad = torch.randn(shape.T, shape.B, shape.H)
 
     def step(module: torch.nn.Module, forward: Callable[..., list[Tensor]]) -> Run:
         inputs = [x, *module.parameters()]
-        return lambda: torch.autograd.grad(forward(module, x, reset), inputs, grads)
+
+        def run() -> list[Tensor]:
+            output, *gates = forward(module, x, reset)
+            return [*torch.autograd.grad(output, inputs, grad), *gates]
+
+        return run
 
     plain = lambda lstm, x, reset: [lstm(x, reset=reset)[0]]  # noqa: E731
     ours, theirs = (traced, gate_loop) if gates else (plain, cell_loop)

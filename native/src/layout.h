@@ -111,20 +111,30 @@ TG_INLINE bool starts_anew(const tg_lstm& p, int64_t d, int64_t t, int64_t b, in
   return t + 1 < length && p.reset[(t + 1) * p.B + b];
 }
 
-// Rank of a thread group's i-th row: neighbouring rows without lengths (adjacent memory), dealt
-// out in turn with them (equal work).
+// Rank of a thread group's i-th row: neighbouring rows without lengths. With them, runs of neighbours are
+// dealt out to and fro (0 1 1 0 0 1 ...), which gives equal work; runs, as two threads that write every
+// other row take cache lines from each other.
 struct RowGroup {
-  int64_t first, step, count;
-  RowGroup(const tg_lstm& p, int64_t group, int64_t groups) {
+  int64_t first = 0, count;
+  int64_t group, groups;  // with lengths; else no groups, and `first` is where the neighbours begin
+  int shift = 0;          // runs of 1 << shift rows
+  RowGroup(const tg_lstm& p, int64_t group, int64_t groups) : group(group), groups(p.lengths ? groups : 0) {
     if (p.lengths) {
-      first = group, step = groups;
-      count = group < p.B ? (p.B - group + groups - 1) / groups : 0;
+      while (shift < 3 && p.B / groups >= (int64_t)16 << shift) ++shift;
+      const int64_t run = (int64_t)1 << shift, rounds = p.B / (run * groups);
+      int64_t rest = p.B % (run * groups) - place(rounds) * run;
+      count = rounds * run + (rest < 0 ? 0 : rest > run ? run : rest);
     } else {
       Share share(p.B, group, groups);
-      first = share.first, step = 1, count = share.last - share.first;
+      first = share.first, count = share.last - share.first;
     }
   }
-  int64_t rank(int64_t i) const { return first + i * step; }
+  int64_t place(int64_t round) const { return round % 2 ? groups - 1 - group : group; }
+  int64_t rank(int64_t i) const {
+    if (!groups) return first + i;
+    const int64_t round = i >> shift;
+    return ((round * groups + place(round)) << shift) + (i & (((int64_t)1 << shift) - 1));
+  }
 };
 
 // The scale of kept units under recurrent dropout, rounded as the reference rounds it.

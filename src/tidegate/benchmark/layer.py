@@ -177,4 +177,14 @@ def document(found: dict[str, Any]) -> str:
         ]
         means = [f"{p} {ratio:.2f}" for (p, m), ratio in summary(rows).items() if m == mode]
         lines += ["", f"Geometric mean of the ratios: {', '.join(means)}.", ""]
+        batched = [r for r in rows if r["mode"] == mode and r["shape"]["B"] >= 16]
+        share = {p: [r["share"] for r in batched if r["peer"] == p] for p in ("tidegate", "torch")}
+        if share["torch"]:
+            own, theirs = (statistics.geometric_mean(s) for s in share.values())
+            lines += [
+                f"With 16 rows or more the FMA units are the bound: of their peak tidegate reaches {own:.0%} and torch "
+                f"{theirs:.0%} (geometric means), so that no ratio to torch could exceed {1 / theirs:.2f} there. "
+                "A single row is bound by how fast the caches give the weights (`native/README.md`).",
+                "",
+            ]
     return "\n".join(lines)
