@@ -1,173 +1,29 @@
-"""tidegate's LSTM layer beside its peers, alternately in one run.
+"""tidegate's LSTM layer beside its peers: the front of ``tidegate.benchmark`` for developers.
 
-    python -m benchmarks.layer [--quick] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
-
-For each shape, at inference and in training: the median of the times, their spread (the middle half,
-as a share of the median), the ratio to tidegate (median of the ratios of neighbouring runs), the share
-of the processor's measured FMA peak, and the memory that a first run takes.
+python -m benchmarks.layer [--quick] [--loops] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import os
-import platform
 import shlex
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import tidegate as tg
-from benchmarks.peers import INFERENCE, QUICK, SHAPES, TRAINING, Run, Shape
-from tidegate.ops.library import library
+from benchmarks import loops
+from tidegate.benchmark.layer import alternate, document, machine, run, to_json
+from tidegate.benchmark.peers import PEERS, QUICK, SHAPES
 
-PEERS = ["torch", "onnxruntime", "openvino"]
-
-
-def machine() -> dict[str, Any]:
-    """The processor, its FMA peak in GF/s for float32 and bfloat16, and what is measured."""
-    lib, threads = library(), torch.get_num_threads()
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        name = next((row.split(":")[1].strip() for row in info.read_text().splitlines() if "model name" in row), name)
-    return {
-        "processor": name,
-        "threads": threads,
-        "instruction set": lib.isa if lib else "none",
-        "float32 peak, GF/s": lib.measure_peak(0, threads, 1.0) / 1e9 if lib else float("nan"),
-        "bfloat16 peak, GF/s": lib.measure_peak(2, threads, 1.0) / 1e9 if lib else float("nan"),
-        "torch": torch.__version__,
-        "tidegate": tg.__version__,
-    }
-
-
-def peak_memory(run: Run) -> float:
-    """Bytes by which a run raises the process's resident memory at its highest (Linux; else NaN)."""
-    status = Path("/proc/self/status")
-    gc.collect()
-    if lib := library():
-        lib.trim()
-    try:
-        before = _resident(status, "VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts from here
-    except OSError:
-        return float("nan")
-    run()
-    return _resident(status, "VmHWM") - before
-
-
-def _resident(status: Path, field: str) -> float:
-    row = next(row for row in status.read_text().splitlines() if row.startswith(field))
-    return float(row.split()[1]) * 1024
-
-
-def alternate(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
-    """Times of each, in turn, for about so many seconds in all and at least five rounds."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    first = times[next(iter(runs))]
-    stop = time.perf_counter() + seconds
-    while len(first) < 5 or (time.perf_counter() < stop and len(first) < 400):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
-def measure(shape: Shape, mode: str, peers: list[str], seconds: float, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each peer that can run this shape."""
-    torch.manual_seed(0)
-    source = torch.nn.LSTM(shape.I, shape.H, shape.L, bidirectional=shape.D == 2)
-    x = torch.randn(shape.T, shape.B, shape.I)
-    builds = INFERENCE if mode == "inference" else TRAINING
-    runs = {name: builds[name](shape, source, x) for name in ["tidegate", "tidegate bf16", *peers] if name in builds}
-    memory = {name: peak_memory(run) for name, run in runs.items()}
-    times = alternate(runs, seconds)
-    operations = shape.operations * (1 if mode == "inference" else 3)
-    rows = []
-    for name, spent in times.items():
-        median = statistics.median(spent)
-        low, _, high = statistics.quantiles(spent, n=4)
-        peak = facts["bfloat16 peak, GF/s" if "bf16" in name else "float32 peak, GF/s"] * 1e9
-        rows.append(
-            {
-                "shape": shape._asdict(),
-                "label": str(shape),
-                "mode": mode,
-                "peer": name,
-                "ms": median * 1e3,
-                "spread": (high - low) / median,
-                "ratio": statistics.median([t / own for t, own in zip(spent, times["tidegate"], strict=True)]),
-                "share": operations / median / peak,
-                "memory": memory[name] / 1e6,
-            }
-        )
-    return rows
-
-
-def run(quick: bool = False, peers: list[str] | None = None, report: Callable[[str], Any] = print) -> dict[str, Any]:
-    """Measure all shapes and report as they come; returns everything measured, ready for JSON."""
-    facts = machine()
-    report(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
-    rows: list[dict[str, Any]] = []
-    for shape in QUICK if quick else SHAPES:
-        for mode in ("inference", "training"):
-            report(f"\nT, B, I, H = {shape}: {mode}")
-            for row in measure(shape, mode, ["torch"] if peers is None else peers, 1.0 if quick else 4.0, facts):
-                rows.append(row)
-                report(
-                    f"  {row['peer']:14} {row['ms']:9.3f} ms  spread {row['spread']:4.0%}  ratio {row['ratio']:5.2f}"
-                    f"  {row['share']:4.0%} of peak  {row['memory']:7.1f} MB"
-                )
-    report("")
-    for (peer, mode), ratio in summary(rows).items():
-        report(f"{peer} takes {ratio:.2f} times tidegate's time at {mode} (geometric mean)")
-    return {"machine": facts, "rows": rows}
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """Geometric mean of the ratios of each peer and mode."""
-    keys = dict.fromkeys((r["peer"], r["mode"]) for r in rows if r["peer"] != "tidegate")
-    return {k: statistics.geometric_mean([r["ratio"] for r in rows if (r["peer"], r["mode"]) == k]) for k in keys}
-
-
-def document(found: dict[str, Any]) -> str:
-    """The page of docs/ from what ``run`` returned."""
-    facts, rows = found["machine"], found["rows"]
-    lines = [
-        "# How fast the layer is",
-        "",
-        f"Made by `{found['command']}`. A ratio is a peer's time over tidegate's float32 time in the same run: "
-        "above 1, tidegate is faster.",
-        "",
-        *(f"- {k}: {v:.1f}" if isinstance(v, float) else f"- {k}: {v}" for k, v in facts.items()),
-        "",
-    ]
-    for mode in ("inference", "training"):
-        lines += [f"## {mode.capitalize()}", "", "| T, B, I, H | peer | ms | spread | ratio | of peak | memory, MB |"]
-        lines += ["|---|---|---:|---:|---:|---:|---:|"]
-        lines += [
-            f"| {r['label']} | {r['peer']} | {r['ms']:.3f} | {r['spread']:.0%} | {r['ratio']:.2f} "
-            f"| {r['share']:.0%} | {r['memory']:.1f} |"
-            for r in rows
-            if r["mode"] == mode
-        ]
-        means = [f"{p} {ratio:.2f}" for (p, m), ratio in summary(rows).items() if m == mode]
-        lines += ["", f"Geometric mean of the ratios: {', '.join(means)}.", ""]
-    return "\n".join(lines)
+__all__ = ["alternate", "machine"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four shapes, a second each")
+    parser.add_argument("--loops", action="store_true", help="also the loops over the steps that users write")
     parser.add_argument("--peer", default="torch", help=f"comma-separated, of {', '.join(PEERS)}")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for every peer")
     parser.add_argument("--json", type=Path, help="write everything measured here")
@@ -177,11 +33,14 @@ def main() -> None:
     if unknown := set(peers) - set(PEERS):
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     torch.set_num_threads(arguments.threads)
-    found = run(arguments.quick, peers) | {"command": shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])}
+    found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 4.0)
+    found["command"] = shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])
+    if arguments.loops:
+        found["loops"] = loops.run(found["machine"])
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(to_json(found))
     if arguments.docs:
-        arguments.docs.write_text(document(found))
+        arguments.docs.write_text(document(found) + (loops.document(found["loops"]) if arguments.loops else ""))
 
 
 if __name__ == "__main__":

@@ -78,10 +78,17 @@ TG_API int tg_forward(const tg_lstm *call);
 TG_API int tg_backward(const tg_lstm *call);
 
 /* One step through a stack of one-directional layers: `calls` holds a prepared call for each, whose
- * arrays are replaced by these: x (B, I), h_0, c_0, h_n and c_n (layers, B, H), reset (B,) or null,
- * output (B, H). */
-TG_API int tg_step(const tg_lstm *calls, int64_t layers, const void *x, const void *h_0, const void *c_0,
-                   const uint8_t *reset, void *output, void *h_n, void *c_n);
+ * arrays are replaced by those given here. One struct, as an argument costs ctypes more than a field. */
+typedef struct tg_steps {
+  const tg_lstm *calls;
+  int64_t layers;
+  const void *x;           /* S (B, I) */
+  const void *h_0, *c_0;   /* S and A (layers, B, H) */
+  const uint8_t *reset;    /* (B,), optional */
+  void *output;            /* S (B, H) */
+  void *h_n, *c_n;         /* S and A (layers, B, H) */
+} tg_steps;
+TG_API int tg_step(const tg_steps *steps);
 
 /* One row of what is saved for the backward pass, in elements: the 4H activated gates, with H rounded
  * up to whole vectors; with layer normalisation twice that and two vectors. */

@@ -101,20 +101,20 @@ int tg_forward(const tg_lstm* call) {
   return current()->kernels->forward(*call);
 }
 
-int tg_step(const tg_lstm* calls, int64_t layers, const void* x, const void* h_0, const void* c_0,
-            const uint8_t* reset, void* output, void* h_n, void* c_n) {
-  for (int64_t n = 0; n < layers; ++n) {
-    tg_lstm call = calls[n];
+int tg_step(const tg_steps* steps) {
+  const void* x = steps->x;
+  for (int64_t n = 0; n < steps->layers; ++n) {
+    tg_lstm call = steps->calls[n];
     const int64_t units = call.B * call.H;
     const int64_t h = n * units * (call.dtype == TG_FLOAT64 ? 8 : call.dtype == TG_FLOAT32 ? 4 : 2);
     const int64_t c = n * units * (call.dtype == TG_FLOAT64 ? 8 : 4);
     call.x = x;
-    call.h_0 = static_cast<const char*>(h_0) + h;
-    call.c_0 = static_cast<const char*>(c_0) + c;
-    call.h_n = static_cast<char*>(h_n) + h;
-    call.c_n = static_cast<char*>(c_n) + c;
-    call.output = n + 1 < layers ? call.h_n : output;
-    call.reset = reset;
+    call.h_0 = static_cast<const char*>(steps->h_0) + h;
+    call.c_0 = static_cast<const char*>(steps->c_0) + c;
+    call.h_n = static_cast<char*>(steps->h_n) + h;
+    call.c_n = static_cast<char*>(steps->c_n) + c;
+    call.output = n + 1 < steps->layers ? call.h_n : steps->output;
+    call.reset = steps->reset;
     if (int code = tg_forward(&call)) return code;
     x = call.output;
   }

@@ -183,7 +183,8 @@ struct Forward {
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    int64_t width = count == 1 && projected ? 2 : 1;
+    // Two blocks stay single where they are all: one of them then waits in the L1 cache for the next step.
+    int64_t width = count == 1 && projected && last - first > 2 ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
         tile<1, 2>(0, reverse ? first + last - n - 2 : n);

@@ -128,25 +128,39 @@ TG_INLINE bool starts_anew(const tg_lstm& p, int64_t d, int64_t t, int64_t b, in
   return t + 1 < length && p.reset[(t + 1) * p.B + b];
 }
 
-// Rank of a thread group's i-th row: neighbouring rows without lengths (adjacent memory), dealt
-// out in turn with them (equal work); always `together` rows at a time.
+// Rank of a thread group's i-th row, always `together` rows at a time: neighbouring rows without
+// lengths. With them, runs of neighbours are dealt out to and fro (0 1 1 0 0 1 ...), which gives equal
+// work; runs, as two threads that write every other row take cache lines from each other.
 struct RowGroup {
-  int64_t first, step, count, together;
-  RowGroup(const tg_lstm& p, int64_t group, int64_t groups, int64_t together = 1) : together(together) {
-    int64_t all = (p.B + together - 1) / together, bundles;
+  int64_t first = 0, count;
+  int64_t group, groups;  // with lengths; else no groups, and `first` is where the neighbours begin
+  int64_t together;       // rows of a bundle
+  int shift = 0;          // runs of 1 << shift bundles
+  RowGroup(const tg_lstm& p, int64_t group, int64_t groups, int64_t together = 1)
+      : group(group), groups(p.lengths ? groups : 0), together(together) {
+    const int64_t all = (p.B + together - 1) / together;
+    int64_t bundles;
     if (p.lengths) {
-      first = group, step = groups;
-      bundles = group < all ? (all - group + groups - 1) / groups : 0;
+      while (shift < 3 && p.B / groups >= (int64_t)16 * together << shift) ++shift;
+      const int64_t run = (int64_t)1 << shift, rounds = all / (run * groups);
+      int64_t rest = all % (run * groups) - place(rounds) * run;
+      bundles = rounds * run + (rest < 0 ? 0 : rest > run ? run : rest);
     } else {
       Share share(all, group, groups);
-      first = share.first, step = 1, bundles = share.last - share.first;
+      first = share.first, bundles = share.last - share.first;
     }
     count = bundles * together;
-    int64_t last = first + (bundles - 1) * step;  // the last bundle of all may be smaller
-    if (bundles && last == all - 1) count -= all * together - p.B;
+    // The last bundle of all may be smaller.
+    if (bundles && bundle(bundles - 1) == all - 1) count -= all * together - p.B;
+  }
+  int64_t place(int64_t round) const { return round % 2 ? groups - 1 - group : group; }
+  int64_t bundle(int64_t i) const {
+    if (!groups) return first + i;
+    const int64_t round = i >> shift;
+    return ((round * groups + place(round)) << shift) + (i & (((int64_t)1 << shift) - 1));
   }
   int64_t rank(int64_t i) const {
-    return together == 1 ? first + i * step : (first + i / together * step) * together + i % together;
+    return together == 1 ? bundle(i) : bundle(i / together) * together + i % together;
   }
 };
 

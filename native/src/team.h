@@ -7,11 +7,11 @@
 
 namespace tg {
 
-// All threads of a team pass it together. A waiting thread spins for some microseconds, then
-// yields, so that a machine with more threads than processors still makes progress.
+// All threads of a team pass it together. One counter of arrivals on one cache line: the last thread goes on
+// at once, the others after one more transfer of the line. A waiting thread spins for some microseconds,
+// then yields, so that a machine with more threads than processors still makes progress.
 struct alignas(64) Barrier {
-  std::atomic<uint32_t> arrived{0};
-  alignas(64) std::atomic<uint32_t> phase{0};
+  std::atomic<uint64_t> arrived{0};
 
   void wait(uint32_t team);
 };

@@ -260,6 +260,51 @@ def demo(job: Literal["forecast"] = "forecast", /, *, quick: bool = False, out: 
     _console(chosen.after(model, data, folder))
 
 
+@app.command
+def bench(
+    *,
+    peer: Annotated[list[Literal["torch", "onnxruntime", "openvino"]] | None, Parameter(negative=())] = None,
+    threads: int | None = None,
+    seconds: float = 1.0,
+    json: Path | None = None,
+) -> None:
+    """Measure the layer on this machine beside torch, and beside onnxruntime or OpenVINO if asked to.
+
+    Parameters
+    ----------
+    peer
+        What to measure beside; torch by default. The others come with: pip install 'tidegate[bench]'
+    threads
+        Threads for every peer; as many as the machine has processors by default.
+    seconds
+        For each shape, at inference and in training.
+    json
+        Write everything measured here.
+    """
+    from tidegate.benchmark import layer, peers
+    from tidegate.data.atomic import atomic_write
+
+    threads = os.cpu_count() or 1 if threads is None else threads
+    if threads < 1:
+        raise ConfigError(f"--threads is a number of at least 1; given {threads}")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds is a number above 0; given {seconds:g}")
+    names = list(dict.fromkeys(peer or ["torch"]))
+    peers.check_installed(names)
+    if json is not None and not json.parent.is_dir():
+        raise ConfigError(f"--json: the folder {json.parent} does not exist")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = layer.run(peers.QUICK, names, seconds, report=_console)
+    finally:
+        torch.set_num_threads(before)
+    if json is not None:
+        with atomic_write(json) as file:
+            file.write(layer.to_json(found | {"command": shlex.join(["tidegate", *sys.argv[1:]])}).encode())
+        _console(f"Written to {json}")
+
+
 def _train(
     model: Learner,
     data: Path,

@@ -332,7 +332,10 @@ class LSTM(Recurrent):
         rows = self.num_layers * self.directions
         if hx is None:
             h = x.new_zeros(rows, x.shape[1], self.state_size)
-            return h, x.new_zeros(rows, x.shape[1], self.hidden_size, dtype=_cell_dtype(x.dtype))
+            dtype = _cell_dtype(x.dtype)
+            if dtype is x.dtype and not self.proj_size:
+                return h, h  # nobody writes to them
+            return h, x.new_zeros(rows, x.shape[1], self.hidden_size, dtype=dtype)
         if not isinstance(hx, tuple | list) or len(hx) != 2:
             raise TypeError(f"hx is a pair (h_0, c_0); given {type(hx).__name__}")
         return (

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tidegate import ops
 from tidegate.ops import native
-from tidegate.ops.library import CALL, DTYPES, VERSION, check, library
+from tidegate.ops.library import CALL, DTYPES, STEPS, VERSION, check, library
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ class Plan:
                     _fill(call, offset, 0)
             self.calls.append(call)
             self.alive.append((packed, kept))
-        self.joined = b"".join(self.calls)
+        joined = b"".join(self.calls)
+        self.joined = ctypes.create_string_buffer(joined, len(joined))
+        self.at, self.output = ctypes.addressof(self.joined), torch.empty(self.shape[1:], dtype=self.dtype)
 
 
 def _fill(call: bytearray, offset: int, address: int) -> None:
@@ -134,11 +136,12 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         if reset.shape != shape[1:2]:
             return None
         at_reset = reset.data_ptr()
-    output = torch.empty(shape[1:], dtype=dtype)
-    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
+    output, h_n, c_n = torch.empty_like(plan.output), torch.empty_like(h), torch.empty_like(c)
     code = plan.run(
-        plan.joined, plan.layers, x.data_ptr(), h.data_ptr(), c.data_ptr(), at_reset,
-        output.data_ptr(), h_n.data_ptr(), c_n.data_ptr(),
+        STEPS.pack(
+            plan.at, plan.layers, x.data_ptr(), h.data_ptr(), c.data_ptr(), at_reset,
+            output.data_ptr(), h_n.data_ptr(), c_n.data_ptr(),
+        )
     )  # fmt: skip
     if code:
         forget(lstm)

@@ -146,6 +146,8 @@ def lstm_sequence(
         weights = [w.to(dtype) for w in weights]
     if torch.compiler.is_compiling() or _recorded(x):
         return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, checkpoint_every)
+    if _forced.get() is None and native.declines(x, weights, noise) is None:  # the common case, at once
+        return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     choice = choose(x, weights, noise)
     if choice.name == "native":
         return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
 CALL = struct.Struct("<30q3d35q")
+STEPS = struct.Struct("<9q")  # struct tg_steps
 VERSION = 4
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
@@ -38,7 +39,7 @@ class Library:
         signatures = {
             "tg_forward": (ctypes.c_int, [text]),
             "tg_backward": (ctypes.c_int, [text]),
-            "tg_step": (ctypes.c_int, [text, i64, *[pointer] * 7]),
+            "tg_step": (ctypes.c_int, [text]),
             "tg_gate_width": (i64, [i64, i64, i64]),
             "tg_packed_bytes": (i64, [text]),
             "tg_pack": (ctypes.c_int, [text, pointer]),

@@ -80,7 +80,9 @@ def lstm_sequence(
     checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
-    h_0, c_0 = h_0.to(x.dtype), c_0.to(ACCUMULATOR[x.dtype])
+    dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
+    if h_0.dtype is not dtype or c_0.dtype is not accumulator:  # asked first, as `to` costs a microsecond
+        h_0, c_0 = h_0.to(dtype), c_0.to(accumulator)
     call = Call(lengths, reset, noise, (), checkpoint_every)
     if torch.is_grad_enabled():
         flat = [p for w in weights for p in w if p is not None]
@@ -115,7 +117,8 @@ def forward(
     cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
     norm = weights[0].norm_ih is not None
     gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H, norm)), dtype) if save else None
-    h_n, c_n = torch.empty((D, B, H), dtype=dtype), torch.empty((D, B, H), dtype=accumulator)
+    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+    h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
     outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
     code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS))
@@ -136,7 +139,6 @@ def _inputs(
     T, B, I = x.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
-    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
     alive: list[Any] = [x, h_0, c_0]
     at = []
     for w in weights:
@@ -186,14 +188,15 @@ def backward(
     lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
+    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
     sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
     d_x = None
     if need_x:
         T, B, I = x.shape
         d_x = lib.empty((T, B, I), x.dtype) if x.is_contiguous() else lib.empty((B, T, I), x.dtype).transpose(0, 1)
-    d_h_0, d_c_0 = torch.empty(h_0.shape, dtype=h_0.dtype), torch.empty(c_0.shape, dtype=c_0.dtype)
+    d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
     d_weights = [
-        LSTMWeights(*[None if p is None else torch.empty(p.shape, dtype=p.dtype) for p in w])  # type: ignore[arg-type]
+        LSTMWeights(*[None if p is None else lib.empty(p.shape, p.dtype) for p in w])  # type: ignore[arg-type]
         for w in weights
     ]
     d_output, d_cells, d_h_n, d_c_n = grads
