@@ -47,9 +47,9 @@ class Entry:
 
 PAPER = {
     "1": Entry(Reber, "reber", batch=1),
-    "2a": Entry(NoiseFree, "2a", batch=1),
-    "2b": Entry(NoRegularities, "2b", batch=1),
-    "2b-end": Entry(NoRegularitiesEnd, "2b-end", batch=1),
+    "2a": Entry(NoiseFree, "2a", batch=4, lr=0.03),
+    "2b": Entry(NoRegularities, "2b", batch=4),
+    "2b-end": Entry(NoRegularitiesEnd, "2b-end", batch=4),
     "2c-50": Entry(lambda: VeryLong(50, 30_000), "2c --length 50"),
     "2c-100": Entry(lambda: VeryLong(100, 31_000), "2c --length 100"),
     "2c-1000": Entry(lambda: VeryLong(1000, 49_000), "2c --length 1000", rnn_batch=32, rnn_seeds=3),
