@@ -55,7 +55,7 @@ PAPER = {
     "2c-1000": Entry(lambda: VeryLong(1000, 49_000), "2c --length 1000", rnn_batch=32, rnn_seeds=3),
     "4-100": Entry(lambda: Adding(100, 74_000), "adding --length 100"),
     "4-500": Entry(lambda: Adding(500, 209_000), "adding --length 500", rnn_batch=64, rnn_seeds=3),
-    "4-1000": Entry(lambda: Adding(1000, 853_000), "adding --length 1000", seeds=3, rnn_batch=128, rnn_seeds=3),
+    "4-1000": Entry(lambda: Adding(1000, 853_000), "adding --length 1000", seeds=3, rnn_batch=256, rnn_seeds=3),
     "5-140": Entry(lambda: Multiplication(140), "multiplication --wrong 140", rnn_batch=64, rnn_seeds=3),
     "5-13": Entry(lambda: Multiplication(13), "multiplication --wrong 13", seeds=3, rnn_batch=64, rnn_seeds=3),
     "6a": Entry(order_6a, "6a"),
