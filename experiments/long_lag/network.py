@@ -29,7 +29,10 @@ class Setting:
 
 
 class Network(nn.Module):
-    """The layer, and a read-out of its last valid step or of every step."""
+    """The layer, and a read-out of its last valid step or of every step.
+
+    While ``grown`` is false the read-out does not see the layer.
+    """
 
     def __init__(self, task: Task, setting: Setting) -> None:
         super().__init__()
@@ -42,13 +45,19 @@ class Network(nn.Module):
             self.layer: nn.Module = tg.LSTM(task.inputs, setting.units, init=init)
         else:
             self.layer = tg.RNN(task.inputs, setting.units)
-        self.every_step, self.shortcut = task.every_step, task.shortcut
-        self.head = nn.Linear(setting.units + (task.inputs if task.shortcut else 0), task.outputs)
+        self.every_step, self.grown = task.every_step, True
+        self.head = nn.Linear(setting.units, task.outputs)
+        self.shortcut: nn.Linear | None = None
+        if task.shortcut:
+            # The memory's voice is loud from the start; the input's is learned.
+            nn.init.uniform_(self.head.weight, -1.0, 1.0)
+            self.shortcut = nn.Linear(task.inputs, task.outputs, bias=False)
+            nn.init.zeros_(self.shortcut.weight)
 
     def forward(self, batch: Batch) -> Tensor:
         output, state = self.layer(batch.x, lengths=batch.lengths)
         if not self.every_step:
             h_n = state.h if isinstance(self.layer, tg.LSTM) else state
             return self.head(h_n[0])  # (B, K)
-        seen = torch.cat([output, batch.x], -1) if self.shortcut else output
-        return self.head(seen)  # (T, B, K)
+        found = self.head(output if self.grown else torch.zeros_like(output))  # (T, B, K)
+        return found if self.shortcut is None else found + self.shortcut(batch.x)

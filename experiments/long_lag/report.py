@@ -100,7 +100,7 @@ def _verdict(found: Lines) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _wrong(found: Lines) -> str:
@@ -174,10 +174,11 @@ def _missing(folder: Path) -> str:
 def _png(folder: Path) -> bytes:
     """Sequences to solve against the published number, a task a line, a dot a seed."""
     shown = [(key, entry) for key, entry in PAPER.items() if lines(entry.rows()[0], folder)]
-    figure, axis = plt.subplots(figsize=(9.0, 0.42 * len(shown) + 1.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9.5, 0.42 * len(shown) + 1.6), layout="constrained")
     for y, (_, entry) in enumerate(shown):
         task = entry.task()
-        axis.plot(task.published, y, "D", color=GREY, ms=7, label="LSTM of 1997 (mean)" if y == 0 else None)
+        if not task.departs:
+            axis.plot(task.published, y, "D", color=GREY, ms=7, label="LSTM of 1997 (mean)" if y == 0 else None)
         _dots(axis, entry, folder, y)
     axis.set_yticks(range(len(shown)), [f"{key}  {entry.task().title}" for key, entry in shown])
     axis.invert_yaxis()
@@ -186,7 +187,7 @@ def _png(folder: Path) -> bytes:
     axis.set_title("Sequences to solve, every seed; the share solved beside it", loc="left", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x", color="#e6e6e6", lw=0.6)
-    axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120)
     plt.close(figure)
@@ -207,5 +208,5 @@ def _dots(axis: Any, entry: Entry, folder: Path, y: int) -> None:
             solved, [y + shift] * len(solved), "o", color=colour, ms=4.5, alpha=0.7, label=name if y == 0 else None
         )
         told.append((f"{len(solved)}/{len(found)}" if found else "–", colour))
-    for place, (text, colour) in zip((1.01, 1.07, 1.13), told, strict=True):
+    for place, (text, colour) in zip((1.01, 1.09, 1.17), told, strict=True):
         axis.text(place, y, text, color=colour, fontsize=9, va="center", transform=axis.get_yaxis_transform())

@@ -78,6 +78,8 @@ class Task(ABC):
         Are there targets at every step, or at the end alone?
     shortcut : bool
         Does the output layer see the input of the step too?
+    grow_after : int
+        Sequences for which the output layer sees the shortcut alone, and learns at ``grow_lr``.
     tolerance : float
         Largest |error| of a sequence that counts as right.
     """
@@ -93,6 +95,8 @@ class Task(ABC):
     every_step = False
     departs = False  # a variant that the paper does not have
     shortcut = False
+    grow_after = 0
+    grow_lr = 0.1
 
     def start(self, generator: torch.Generator) -> None:  # noqa: B027 - most tasks have nothing to prepare
         """Draw what a run keeps, such as a fixed training set."""

@@ -49,7 +49,8 @@ class _Run:
         torch.manual_seed(seed)
         self.network = Network(task, setting)
         self.parameters = list(self.network.parameters())
-        self.optimiser = torch.optim.Adam(self.parameters, lr=setting.lr, fused=True)
+        self.network.grown = task.grow_after == 0
+        self.optimiser = self._adam()
         self.data = torch.Generator().manual_seed(seed)  # sequences to train on
         self.fresh = torch.Generator().manual_seed(seed + 1_000_003)  # sequences to test on
         self.recent = Recent()
@@ -75,8 +76,15 @@ class _Run:
             self.file.unlink(missing_ok=True)
         return record
 
+    def _adam(self) -> torch.optim.Optimizer:
+        lr = self.setting.lr if self.network.grown else self.task.grow_lr
+        return torch.optim.Adam(self.parameters, lr=lr, fused=True)
+
     def _step(self) -> None:
         batch = self.task.draw(min(self.setting.batch, self.cap - self.sequences), self.data)
+        if not self.network.grown and self.sequences >= self.task.grow_after:
+            self.network.grown = True
+            self.optimiser = self._adam()  # steps are small again, as at a start
         outputs = self.network(batch)
         loss = self.task.loss(outputs, batch)
         self.optimiser.zero_grad()
@@ -116,6 +124,7 @@ class _Run:
         self.seconds, self.begun = self.seconds + now - self.begun, now
         kept = {
             "network": self.network.state_dict(),
+            "grown": self.network.grown,
             "optimiser": self.optimiser.state_dict(),
             "data": self.data.get_state(),
             "fresh": self.fresh.get_state(),
@@ -129,6 +138,7 @@ class _Run:
 
     def _load(self, kept: dict[str, Any]) -> None:
         self.network.load_state_dict(kept["network"])
+        self.network.grown = kept["grown"]
         self.optimiser.load_state_dict(kept["optimiser"])
         self.data.set_state(kept["data"])
         self.fresh.set_state(kept["fresh"])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tidegate.layer import LSTM, RNN
     from tidegate.state import State
     from tidegate.streaming import Streamer
+    from tidegate.tasks.classify import Classifier
     from tidegate.tasks.forecast import Forecaster
     from tidegate.truncated import tbptt
 
@@ -22,6 +23,7 @@ _PUBLIC = {
     "State": "tidegate.state",
     "Streamer": "tidegate.streaming",
     "Forecaster": "tidegate.tasks.forecast",
+    "Classifier": "tidegate.tasks.classify",
     "swap": "tidegate.interchange.swap",
     "restore": "tidegate.interchange.swap",
     "tbptt": "tidegate.truncated",

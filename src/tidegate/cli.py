@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import tidegate
-from tidegate.config import explain, read_toml
+from tidegate.config import explain as explain_error
+from tidegate.config import read_toml
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.tasks import TASKS, load_run, task_class
@@ -237,6 +238,40 @@ def export(
     )
 
 
+@app.command(name="explain")
+def explain_run(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    windows: int = 256,
+    worst: int = 3,
+) -> None:
+    """Look inside a forecaster: one page that works offline, and its figures as PNGs.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The table; the one that the run was trained on by default.
+    out
+        The folder to write to; explain/ in the run folder by default.
+    windows
+        At most so many windows of the untouched last part are looked at.
+    worst
+        So many of the worst forecasts are shown.
+    """
+    from tidegate.insight.report import explain
+
+    def tell(what: str) -> None:
+        err.print(escape(what), highlight=False, soft_wrap=True)
+
+    paths = explain(run, data, out, windows=windows, worst=worst, progress=tell)
+    _console(f"Written: {paths[0]} (open it in any browser, offline) and {len(paths) - 1} pictures beside it")
+
+
 @app.command
 def demo(job: Literal["forecast"] = "forecast", /, *, quick: bool = False, out: Path | None = None) -> None:
     """Learn from an embedded sample: train, compare, evaluate and predict.
@@ -384,7 +419,7 @@ def _sentence(error: Exception) -> str:
         error = cause
     if isinstance(error, ValidationError):
         fields = [name for task in TASKS for name in task_class(task).Config.model_fields]
-        text = explain(error, fields)
+        text = explain_error(error, fields)
         name = text.partition(":")[0]
         return text.replace(name, "--" + name.replace("_", "-"), 1) if name in fields else text
     return str(error).strip()

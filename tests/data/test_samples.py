@@ -47,13 +47,32 @@ def test_nyc_weather_as_a_panel():
     ]
 
 
+def test_shoulder_exercises():
+    frame = read_table(samples.path("shoulder_exercises"))
+    assert frame.shape == (58_155, 11)
+    assert frame.null_count().sum_horizontal().item() == 0
+    one = frame.group_by("sequence", maintain_order=True).agg(
+        pl.len(), pl.col("subject", "side", "exercise").n_unique(), pl.col("step").max() + 1
+    )
+    assert one.height == 1_546
+    assert (one["len"].min(), one["len"].max()) == (25, 50)
+    assert one["step"].equals(one["len"].cast(pl.Int8).alias("step"))
+    assert set(one.select("subject", "side", "exercise").rows()) == {(1, 1, 1)}  # a sequence is of one recording
+    assert frame.select("subject", "side", "exercise").n_unique() == 140
+    standing = (pl.col("ax") ** 2 + pl.col("ay") ** 2 + pl.col("az") ** 2).sqrt().mean()
+    assert 0.95 < frame.select(standing).item() < 1.15  # gravity, in g
+
+
 def test_each_sample_has_source_and_licence():
     readme = (Path(samples.path("nyc_weather")).parent / "README.md").read_text()
     for name in samples.names():
         assert f"## {name}.parquet" in readme
     assert "| Licence | CC0" in readme
+    assert "| Licence | BSD-3-Clause" in readme
+    licence = (Path(samples.path("nyc_weather")).parent / "shoulder_exercises.LICENSE").read_text()
+    assert "Copyright (c) 2018, David M. Burns" in licence
 
 
 def test_no_such_sample():
-    with pytest.raises(DataError, match="^there is no sample 'x'; there are: nyc_weather$"):
+    with pytest.raises(DataError, match="^there is no sample 'x'; there are: nyc_weather, shoulder_exercises$"):
         samples.path("x")

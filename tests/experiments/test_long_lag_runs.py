@@ -11,7 +11,7 @@ import pytest
 
 from experiments.long_lag import __main__ as command
 from experiments.long_lag import report, results, run, train
-from experiments.long_lag.lags import VeryLong
+from experiments.long_lag.lags import NoiseFree, VeryLong
 from experiments.long_lag.network import Network, Setting
 from experiments.long_lag.order import order_6a
 from experiments.long_lag.table import PAPER
@@ -23,24 +23,34 @@ def without_time(record: dict) -> dict:
     return {key: value for key, value in record.items() if key != "cpu_seconds"}
 
 
-def test_a_stopped_run_ends_as_an_uninterrupted_one(tmp_path):
-    task, setting, file = VeryLong(5, 600), Setting(batch=8, units=4), tmp_path / "unfinished.pt"
-    whole = train.train(task, setting, 3)
-    assert 0 < whole["sequences"] <= 600
+class Growing(NoiseFree):
+    grow_after = 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "stops"),
+    [(VeryLong, (5, 600), 20), (Growing, (5,), 10), (Growing, (5,), 30)],
+    ids=["2c", "2a before it grows", "2a after"],
+)
+def test_a_stopped_run_ends_as_an_uninterrupted_one(tmp_path, kind, words, stops):
+    setting, file = Setting(batch=8, units=4), tmp_path / "unfinished.pt"
+    whole = train.train(kind(*words), setting, 3, cap=600)
+    assert stops * 8 < whole["sequences"] <= 600
 
     seen = []
 
-    class Stopping(VeryLong):
+    class Stopping(kind):
         def solved(self, *words):
             seen.append(1)
-            if len(seen) == 20:
+            if len(seen) == stops:
                 os.kill(os.getpid(), signal.SIGINT)
             return super().solved(*words)
 
     with pytest.raises(KeyboardInterrupt):
-        train.train(Stopping(5, 600), setting, 3, unfinished=file)
+        train.train(Stopping(*words), setting, 3, cap=600, unfinished=file)
+    assert len(seen) == stops
     assert file.exists()
-    again = train.train(task, setting, 3, unfinished=file)
+    again = train.train(kind(*words), setting, 3, cap=600, unfinished=file)
     assert without_time(again) == without_time(whole)
     assert not file.exists()
 

@@ -352,6 +352,12 @@ def test_files_of_other_kinds_and_attacks(tmp_path, monkeypatch):
         file.create_dataset("lstm/kernel", (3, 16), "f4", external=[(str(tmp_path / "p.npz"), 0, 192)])
     with pytest.raises(InterchangeError, match="lies in another file, which is not read"):
         from_keras(tmp_path / "x.h5")
+    layout = h5py.VirtualLayout((3, 16), "f4")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "secret", (3, 16))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_virtual_dataset("lstm/kernel", layout)
+    with pytest.raises(InterchangeError, match="lies in another file, which is not read"):
+        from_keras(tmp_path / "v.h5")
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file.create_dataset("lstm/kernel", (2**20, 2**20), "f4", chunks=True)  # nothing on the disk
     with pytest.raises(InterchangeError, match="lstm/kernel has more than 4,294,967,296 bytes"):

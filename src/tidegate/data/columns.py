@@ -83,7 +83,8 @@ def _parse_numbers(column: pl.Series, where: str, option: str, rows: Rows) -> pl
         more = int(strange.sum()) - 1
         also = f" (and {more:,} more row{'s do' if more > 1 else ' does'})" if more else ""
         text_role = "; text can only be given as --static, when it is constant in a series"
-        hint = {"--target": "", "--static": "; in training the column held numbers"}.get(option, text_role)
+        hints = {"--target": "", "--feature": "", "--static": "; in training the column held numbers"}
+        hint = hints.get(option, text_role)
         raise DataError(f"{where}: {rows.name(i)} holds {column[i]!r} where a number belongs{also}{hint}")
     return parsed
 

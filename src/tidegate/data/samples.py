@@ -20,6 +20,10 @@ def path(name: str) -> Path:
     ``nyc_weather``: 26,115 rows of hourly weather at three New York airports in 2013 (columns ``origin``,
     ``time_hour`` in UTC, ``temp`` in °F, and eight more).
 
+    ``shoulder_exercises``: 1,546 sequences of 25 to 50 steps, from a watch on the wrist of ten people at seven
+    exercises (columns ``sequence``, ``subject``, ``side``, ``exercise``, ``step`` at 12.5 Hz, ``ax`` to ``az`` in g,
+    ``wx`` to ``wz`` in rad/s).
+
     Raises
     ------
     DataError

@@ -197,7 +197,7 @@ def _latest(g: Graph, value: str, seen: str, steps: int, columns: int) -> str:
     """The last known value of each column, (B, t, n) to (B, 1, n); 0 where there is none."""
     order = g.add("Mul", seen, g.constant(np.arange(1, steps + 1)[None, :, None] * np.ones((1, 1, columns))))
     at = g.add("ArgMax", order, axis=1, keepdims=1)  # (B, 1, n)
-    return g.add("Mul", g.add("GatherElements", value, at, axis=1), g.add("GatherElements", seen, at, axis=1))
+    return g.add("GatherElements", value, at, axis=1)  # the first, which is 0, where all are unknown
 
 
 def _off(g: Graph, value: str, level: str, seen: str) -> str:

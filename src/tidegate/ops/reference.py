@@ -54,7 +54,7 @@ def rnn_sequence(
     x, valid, reset = _masks(x, lengths, reset)
     outputs, finals = [], []
     for d, w in enumerate(weights):
-        a_x, h, steps = rnn_input(x, w), h_0[d], []
+        a_x, h, steps = rnn_input(x, w).unbind(0), h_0[d], []  # unbound: the gradient of a slice fills all steps
         for t, starts in _order(x.shape[0], reset, backward=d == 1):
             if starts is not None:
                 h = torch.where(starts, 0.0, h)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
 
-TASKS = {"forecast": "tidegate.tasks.forecast:Forecaster"}
+TASKS = {
+    "forecast": "tidegate.tasks.forecast:Forecaster",
+    "classify": "tidegate.tasks.classify:Classifier",
+}
 
 
 def task_class(task: str) -> type[Learner]:

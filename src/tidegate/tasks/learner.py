@@ -89,6 +89,10 @@ class Learner(Estimator):
     def _job(self) -> Job:
         """What the training loop is given."""
 
+    def _epochs(self) -> int | None:
+        """So many epochs, with nothing held back to stop them; None to stop by the validation score."""
+        return None
+
     def _finish(self) -> None:
         """After training: calibration and the like."""
 
@@ -137,7 +141,8 @@ class Learner(Estimator):
         if progress and notes:
             say(self.notes_)
         self._start()
-        self.training_ = train(self._job(), self.config, path, resume=resume, progress=progress)
+        epochs = self._epochs()
+        self.training_ = train(self._job(), self.config, path, resume=resume, progress=progress, fixed_epochs=epochs)
         self._finish()
         if path is not None:
             self.save(path)

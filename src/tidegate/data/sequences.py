@@ -1,0 +1,324 @@
+"""Labelled sequences of any length: from a long table, a folder of files, or arrays.
+
+N sequences, R steps in all, C columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tidegate.data.columns import Rows, no_value, numbers, times
+from tidegate.data.table import check_columns, read_table
+from tidegate.errors import ConfigError, DataError
+
+TABLES, TEXTS = (".csv", ".tsv", ".parquet", ".pq"), (".txt",)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences on end in one array.
+
+    Attributes
+    ----------
+    values : (R, C) float32, NaN where missing; for text (R,) uint8, its bytes in UTF-8
+    offsets : (N + 1,) int64
+        Where each sequence starts, and the end.
+    names : list of str
+        One a sequence; ``named`` says whether the data name them, or only their order does.
+    columns : list of str
+        C names; none for text.
+    labels, groups : (N,) array, optional
+        The class of each sequence, and what may not be parted between training and testing.
+    notes : list of str
+        What was found and done, for a person.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    names: list[str]
+    columns: list[str]
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    named: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def text(self) -> bool:
+        """Bytes of text instead of numbers."""
+        return self.values.ndim == 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of each sequence, (N,)."""
+        return np.diff(self.offsets)
+
+    def one(self, n: int) -> np.ndarray:
+        """The steps of one sequence: (T, C), or (T,) bytes."""
+        return self.values[self.offsets[n] : self.offsets[n + 1]]
+
+    def take(self, index: np.ndarray) -> Sequences:
+        """Some of the sequences, in the order given."""
+        lengths = self.lengths[index]
+        values = np.concatenate([self.one(n) for n in index]) if len(index) else self.values[:0]
+        return replace(
+            self,
+            values=values,
+            offsets=_offsets(lengths),
+            names=[self.names[n] for n in index],
+            labels=None if self.labels is None else self.labels[index],
+            groups=None if self.groups is None else self.groups[index],
+        )
+
+    def shuffled(self, seed: int) -> Sequences:
+        """The same steps of every sequence in a random order, to see what the order is worth."""
+        rng = np.random.default_rng(seed)
+        order = np.concatenate(
+            [a + rng.permutation(b - a) for a, b in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+        )
+        return replace(self, values=self.values[order])
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+# --- a long table ----------------------------------------------------------------------------------------------
+
+
+def from_table(
+    source: Any,
+    *,
+    sequence: str | None = None,
+    label: str | None = None,
+    time: str | None = None,
+    feature: Sequence[str] = (),
+    text: str | None = None,
+    group: str | None = None,
+) -> Sequences:
+    """Sequences of a table with one row a step, or of one with a text a row.
+
+    Parameters
+    ----------
+    source : path of a CSV or Parquet file, or data frame
+    sequence : str, optional
+        The column that tells the sequences apart; needed unless ``text`` is given.
+    label, group : str, optional
+        Columns that are constant in a sequence.
+    time : str, optional
+        Steps are sorted by it; else they stand in the order of the rows.
+    feature : sequence of str
+        Columns of numbers; by default all that have no other role and hold numbers.
+    text : str, optional
+        A column of text: each row is a sequence.
+
+    Raises
+    ------
+    DataError, ConfigError
+    """
+    if text is not None and (sequence or time or feature):
+        raise ConfigError("--text makes each row a sequence; it does not go with --sequence, --time or --feature")
+    if text is None and sequence is None:
+        raise ConfigError("--sequence is needed: the column that tells the sequences apart (or --text, or a folder)")
+    roles = {"--sequence": sequence, "--label": label, "--time": time, "--group": group, "--text": text}
+    taken: dict[str, str] = {}
+    for option, name in [*roles.items(), *(("--feature", name) for name in feature)]:
+        if name is not None and name in taken:
+            raise ConfigError(f"column '{name}' is given as {taken[name]} and as {option}; a column has one role")
+        if name is not None:
+            taken[name] = option
+    as_text = [name for name in (sequence, label, group, text) if name]
+    table = read_table(source, list(taken) if text or feature else None, text=as_text)
+    for name, option in taken.items():
+        check_columns([name], table.columns, "the table", option)
+    if text is not None:
+        return _texts_of_rows(table, text, label, group)
+    assert sequence is not None
+    return _long(table, sequence, label, time, group, list(feature), taken)
+
+
+def _long(
+    table: pl.DataFrame,
+    sequence: str,
+    label: str | None,
+    time: str | None,
+    group: str | None,
+    feature: list[str],
+    taken: dict[str, str],
+) -> Sequences:
+    rows, notes = Rows(), []
+    if (absent := no_value(table[sequence])).any():
+        raise DataError(f"--sequence {sequence}: {rows.name(int(absent.arg_max() or 0))} names no sequence")
+    column = _as_text(table[sequence])
+    names = column.unique(maintain_order=True).to_list()
+    codes = column.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)  # (R,)
+    keys: list[np.ndarray] = [codes]
+    if time is not None:
+        if (absent := no_value(table[time])).any():
+            raise DataError(f"--time {time}: {rows.name(int(absent.arg_max() or 0))} has no time")
+        stamps = times(table[time], rows)
+        keys.insert(0, stamps.moments)
+    order = np.lexsort(keys)
+    if time is not None and (np.diff(order)[np.diff(codes[order]) == 0] < 0).any():
+        notes.append("sorted the steps of each sequence by time")
+    if not feature:
+        rest = [name for name in table.columns if name not in taken]
+        feature = [name for name in rest if table[name].dtype.is_numeric() or table[name].dtype == pl.Boolean]
+        if left := [name for name in rest if name not in feature]:
+            notes.append(f"left out columns that hold no numbers: {', '.join(left)}")
+    if not feature:
+        raise DataError("the table has no column of numbers besides the roles given; name one as --feature")
+    values = np.stack([numbers(table[name], "--feature", rows) for name in feature], 1)[order]  # (R, C)
+    first = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]  # a row of each sequence
+    constant = {
+        option: None if name is None else _constant(table[name], option, codes, first, names)
+        for option, name in (("--label", label), ("--group", group))
+    }
+    return Sequences(
+        values, _offsets(np.bincount(codes)), names, feature, constant["--label"], constant["--group"], True, notes
+    )
+
+
+def _constant(column: pl.Series, option: str, codes: np.ndarray, first: np.ndarray, names: list[str]) -> np.ndarray:
+    """One value a sequence, (N,) text; "" where a sequence has none."""
+    values = _as_text(column).fill_null("").to_numpy().astype(object)
+    found = values[first]
+    if len(other := np.flatnonzero(values != found[codes])):
+        row = int(other[0])
+        raise DataError(
+            f"{option} {column.name}: sequence '{names[codes[row]]}' has '{found[codes[row]]}' and, in row {row + 1}, "
+            f"'{values[row]}'; it is the same in all rows of a sequence"
+        )
+    return found
+
+
+def _texts_of_rows(table: pl.DataFrame, text: str, label: str | None, group: str | None) -> Sequences:
+    texts = table[text].cast(pl.String).fill_null("").to_list()
+    labels, groups = (
+        None if name is None else _as_text(table[name]).fill_null("").to_numpy().astype(object)
+        for name in (label, group)
+    )
+    return _texts([t.encode() for t in texts], [str(n + 1) for n in range(len(texts))], labels, groups)
+
+
+def _texts(
+    texts: Sequence[bytes], names: list[str], labels: np.ndarray | None, groups: np.ndarray | None, named: bool = False
+) -> Sequences:
+    lengths = np.array([len(t) for t in texts], np.int64)
+    return Sequences(np.frombuffer(b"".join(texts), np.uint8), _offsets(lengths), names, [], labels, groups, named)
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    if column.dtype.is_nested():
+        raise DataError(f"column '{column.name}' holds lists; text or numbers are needed")
+    if column.dtype.is_float() and bool((column == column.round(0)).all()):
+        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
+    return column.cast(pl.String)
+
+
+# --- a folder --------------------------------------------------------------------------------------------------
+
+
+def from_folder(
+    folder: Path, *, labelled: bool = True, time: str | None = None, feature: Sequence[str] = ()
+) -> Sequences:
+    """Sequences of a folder with a file each: CSV or Parquet with a row a step, or text.
+
+    With ``labelled`` the label is the name of the folder that a file lies in; else files may lie anywhere.
+
+    Raises
+    ------
+    DataError
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in TABLES + TEXTS)
+    if labelled and any(p.parent == folder for p in files):
+        raise DataError(
+            f"{folder} holds files beside its folders; each label is a folder of its own, with its files in it"
+        )
+    if not files:
+        raise DataError(f"{folder} holds no {', '.join(TABLES + TEXTS)} files; each label is a folder with files in it")
+    names = [str(p.relative_to(folder)) for p in files]
+    labels = np.array([p.relative_to(folder).parts[0] for p in files], object) if labelled else None
+    kinds = {p.suffix.lower() in TEXTS for p in files}
+    if len(kinds) > 1:
+        raise DataError(f"{folder} holds both text and tables; sequences are all of one kind")
+    if kinds == {True}:
+        return _texts([_read_text(p) for p in files], names, labels, None, named=True)
+    parts, columns = [], list(feature)
+    for path in files:
+        table = read_table(path, [*columns, *([time] if time else [])] if columns else None)
+        if not columns:
+            columns = [c for c in table.columns if c != time and table[c].dtype.is_numeric()]
+            if not columns:
+                raise DataError(f"{path} has no column of numbers")
+        order = np.argsort(times(table[time], Rows()).moments, kind="stable") if time else slice(None)
+        try:
+            parts.append(np.stack([numbers(table[c], "--feature", Rows()) for c in columns], 1)[order])
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    lengths = np.array([len(part) for part in parts])
+    return Sequences(np.concatenate(parts), _offsets(lengths), names, columns, labels, None, True)
+
+
+def _read_text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------
+
+
+def from_arrays(given: Any, labels: Any = None, groups: Any = None) -> Sequences:
+    """Sequences of a list of (T, C) arrays (or (T,) for C = 1), or of texts.
+
+    Raises
+    ------
+    DataError
+        For arrays of different C, without steps or with infinities, and labels of another number.
+    """
+    items = list(given)
+    if not items:
+        raise DataError("there are no sequences: the list is empty")
+    names = [str(n) for n in range(len(items))]
+    y, g = (_per_sequence(what, values, len(items)) for what, values in (("labels", labels), ("groups", groups)))
+    if isinstance(items[0], str | bytes):
+        if not all(isinstance(item, str | bytes) for item in items):
+            raise DataError("sequences are all text or all arrays; the list holds both")
+        return _texts([t.encode() if isinstance(t, str) else t for t in items], names, y, g)
+    parts: list[np.ndarray] = []
+    for n, item in enumerate(items):
+        try:
+            part = np.asarray(item, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise DataError(f"sequence {n} is not an array of numbers (T, C), nor text") from None
+        part = part[:, None] if part.ndim == 1 else part
+        if part.ndim != 2 or part.shape[1] != (parts[0].shape[1] if parts else part.shape[1]) or not part.shape[1]:
+            raise DataError(
+                f"sequences are arrays (T, C) with the same C; sequence {n} has shape {part.shape}"
+                + (f", sequence 0 has {parts[0].shape}" if parts else "")
+            )
+        if np.isinf(part).any():
+            raise DataError(f"sequence {n} holds infinite values; correct them, or give NaN where a value is missing")
+        parts.append(part)
+    columns = [str(c) for c in range(parts[0].shape[1])]
+    lengths = np.array([len(part) for part in parts])
+    return Sequences(np.concatenate(parts), _offsets(lengths), names, columns, y, g)
+
+
+def _per_sequence(what: str, values: Any, count: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    found = np.asarray(values)
+    if found.ndim != 1 or len(found) != count:
+        raise DataError(f"{what} are one a sequence; given {found.shape} for {count} sequences")
+    return found

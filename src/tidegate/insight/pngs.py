@@ -1,0 +1,115 @@
+"""Figures as PNGs, for documents and mail."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from tidegate.insight.charts import Chart, Figure, Heat, Mark
+
+COLOURS = {
+    "trained": "#1f6fc0", "control": "#9099a3", "rnn": "#d9711c", "path": "#23905a", "ink": "#1d2329",
+    "gain": "#2a78c4", "loss": "#d4553b", "erased": "#8a5cc2", "replaced": "#c98a00",
+}  # fmt: skip
+_SYMBOLS = {"erased": "o", "replaced": "D"}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as it is first shown, the trained and the untrained model side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    charts = figure.shown()
+    columns = min(2, len(charts))
+    rows = -(-len(charts) // columns)
+    tall = max(1.3 * len(c.panels) if isinstance(c, Heat) else 3.4 for c in charts)
+    canvas = Canvas(figsize=(11, tall * rows + 0.4), dpi=100, layout="constrained")
+    FigureCanvasAgg(canvas)
+    canvas.suptitle(_text(figure.title), x=0.01, ha="left", fontsize=12)
+    for part, chart in zip(canvas.subfigures(rows, columns, squeeze=False).flat, charts, strict=False):
+        if isinstance(chart, Heat):
+            _draw_heat(part, chart)
+        else:
+            _draw(part, chart)
+    data = io.BytesIO()
+    canvas.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _draw(part: Any, chart: Chart) -> None:
+    axis = part.subplots()
+    for mark in chart.marks:
+        _draw_mark(axis, mark, chart.sideways)
+    for line in chart.lines:
+        axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
+    value, other = (axis.set_xlabel, axis.set_ylabel) if chart.sideways else (axis.set_ylabel, axis.set_xlabel)
+    value(_text(chart.y), fontsize=9)
+    other(_text(chart.x), fontsize=9)
+    if chart.log_y:
+        axis.set_yscale("log")
+    if chart.sideways:
+        axis.invert_yaxis()
+    _times(axis, chart.marks[0].x if chart.marks else np.empty(0))
+    axis.set_title(_text(chart.title), loc="left", fontsize=10)
+    axis.grid(color="#e4e4e4", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len({mark.name for mark in chart.marks if mark.name}) > 1:
+        axis.legend(fontsize=8, frameon=False)
+
+
+def _draw_mark(axis: Any, mark: Mark, sideways: bool) -> None:
+    colour, label = COLOURS[mark.colour], _text(mark.name) or None
+    x = np.array([_text(v) for v in mark.x]) if mark.x.dtype.kind == "U" else mark.x
+    if mark.kind == "bars" and sideways:
+        axis.barh(x, mark.y, color=colour, label=label)
+    elif mark.kind == "bars":
+        width = 0.8 * (x[1] - x[0]) if len(x) > 1 and x.dtype.kind != "U" else 0.8
+        axis.bar(x, mark.y, width=width, color=colour, label=label)
+    elif mark.kind == "band":
+        axis.fill_between(x, mark.low, mark.y, color=colour, alpha=mark.strong, linewidth=0, label=label)
+    elif mark.kind == "dots":
+        face = "none" if mark.colour == "erased" else colour
+        style = {"marker": _SYMBOLS.get(mark.colour, "o"), "s": 14, "facecolors": face, "edgecolors": colour}
+        axis.scatter(x, mark.y, label=label, zorder=3, linewidths=1, **style)
+    else:
+        style = {"linestyle": ":" if mark.dash else "-", "alpha": mark.strong}
+        axis.plot(x, mark.y, color=colour, linewidth=1.6, label=label, **style)
+
+
+def _draw_heat(part: Any, heat: Heat) -> None:
+    axes = part.subplots(len(heat.panels), 1, squeeze=False, sharex=True)[:, 0]
+    part.suptitle(_text(heat.title), x=0.02, ha="left", fontsize=10)
+    for axis, panel in zip(axes, heat.panels, strict=True):
+        low = -panel.limit if panel.signed else 0.0
+        colours = "RdBu" if panel.signed else "Blues"
+        rows = np.arange(len(heat.rows)) if len(heat.rows) == len(panel.values) else np.arange(len(panel.values))
+        shown = axis.pcolormesh(
+            heat.columns, rows, panel.values, vmin=low, vmax=panel.limit, cmap=colours, shading="nearest"
+        )
+        part.colorbar(shown, ax=axis, pad=0.01, aspect=12).ax.tick_params(labelsize=7)
+        axis.set_title(_text(panel.name), loc="left", fontsize=8, pad=2)
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+        for line in heat.lines:
+            axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
+    axes[0].set_ylabel(_text(heat.y), fontsize=8)
+    _times(axes[-1], heat.columns)
+
+
+def _times(axis: Any, x: np.ndarray) -> None:
+    if np.issubdtype(x.dtype, np.datetime64):
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=6)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _text(text: Any) -> str:
+    """Letters as they are: a dollar sign starts no formula, and an underscore hides no label."""
+    words = str(text).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words

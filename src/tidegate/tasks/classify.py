@@ -1,0 +1,402 @@
+"""Classification: sequences in, the probability of each label out.
+
+N sequences, T steps, C columns, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
+from tidegate.errors import ConfigError, DataError
+from tidegate.tasks.classify_config import ClassifyConfig
+from tidegate.tasks.classify_data import (
+    SequenceScaling,
+    about_sequences,
+    about_values,
+    check_classes,
+    label_frame,
+    make_batch,
+    split,
+    with_labels,
+)
+from tidegate.tasks.classify_job import CHUNK, ClassifyJob
+from tidegate.tasks.classify_metrics import fit_temperature, to_probabilities
+from tidegate.tasks.classify_network import ClassifyNet
+from tidegate.tasks.forecast_data import is_pandas
+from tidegate.tasks.learner import Learner, Report
+from tidegate.tasks.run import MODEL
+
+TEST = 0.2  # of tables and folders; an array's user parts the data, as scikit-learn does
+FORMS: dict[str, dict[str, Any]] = {
+    "shuffled": {"shuffle_steps": True},
+    "one-way": {"bidirectional": False},
+    "rnn": {"cell": "rnn"},
+    "lstm": {"cell": "lstm"},
+}
+
+
+class Classifier(Learner):
+    """Gives sequences of any length a label, with one LSTM that reads them in both directions.
+
+    Parameters
+    ----------
+    **options
+        Fields of :class:`ClassifyConfig`: the same as the command line's options and the lines of
+        a ``config.toml``.
+
+    Attributes
+    ----------
+    model_ : ClassifyNet
+    classes_ : (K,) array
+        The labels, sorted.
+    temperature_ : float
+        What scores are divided by, so that probabilities are calibrated.
+    notes_, predict_notes_, training_
+        As in :class:`~tidegate.tasks.learner.Learner`.
+
+    Examples
+    --------
+    >>> model = tg.Classifier(sequence="recording", label="exercise", group="subject")
+    >>> model.fit("watch.parquet").predict("new.parquet")
+    >>> tg.Classifier().fit(list_of_arrays, labels).predict_proba(others)  # as in scikit-learn
+    """
+
+    task: ClassVar[str] = "classify"
+    Config = ClassifyConfig
+    what: ClassVar[str] = "labels"
+    help: ClassVar[str] = """Train a classifier of sequences and score it on sequences kept untouched.
+
+    Such as: tidegate train classify watch.csv --sequence recording --label exercise --group subject
+    """
+    data_help: ClassVar[str] = (
+        "A CSV or Parquet file with one row a step (or, with --text, one text a row), or a folder with a folder of "
+        "files for each label."
+    )
+    table_fields: ClassVar[tuple[str, ...]] = (
+        "sequence", "label", "time", "feature", "text", "group", "validation", "test",
+    )  # fmt: skip
+    comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
+    config: ClassifyConfig
+    resolved_: ClassifyConfig
+    model_: ClassifyNet
+    classes_: np.ndarray
+    temperature_: float
+    scaling_: SequenceScaling | None
+    kept_: dict[str, list[str]]  # names of the sequences that train and stop
+    sequences_: Sequences | None = None  # of fit, labelled; read again after load
+    _parts: tuple[np.ndarray, ...]
+    _codes: np.ndarray  # (N,) class of each of sequences_
+    _given: dict[str, list[str]] | None = None  # the parts of another form of the model
+    _test: float = TEST
+
+    def fit(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = False,
+    ) -> Self:
+        """Train on one part of the sequences, stop and calibrate by another.
+
+        Parameters
+        ----------
+        data : path of a CSV or Parquet file or of a folder, data frame, or list of arrays or texts
+            Arrays are (T, C), of any T each; NaN where a value is missing.
+        y : sequence of N labels, optional
+            With a list only. No test part is kept then, unless ``test`` says so.
+        groups : sequence of N, optional
+            With a list only: what may not be parted, such as the person.
+        folder, resume, progress
+            As in :class:`~tidegate.tasks.forecast.Forecaster`.
+
+        Raises
+        ------
+        DataError, ConfigError, TrainingStopped
+            With one sentence that says what is wrong, where, and what to do.
+        """
+        self._given, self._test = None, TEST if y is None else 0.0
+        return self._fit(self._labelled(data, y, groups), folder, resume=resume, progress=progress)
+
+    def predict(self, data: Any) -> Any:
+        """The most probable label of each sequence.
+
+        Parameters
+        ----------
+        data
+            As for ``fit``; no labels are needed.
+
+        Returns
+        -------
+        array (N,) for a list, else a data frame of the kind given (polars for a file)
+            A row a sequence: the label, its probability, and ``p_<label>`` of each.
+        """
+        sequences = self._unlabelled(data, "predict")
+        p = self.probabilities(sequences)  # (N, K)
+        if not self._is_table(data):
+            return self.classes_[p.argmax(1)]
+        frame = label_frame(sequences, p, self.classes_, self.resolved_)
+        return frame.to_pandas() if is_pandas(data) else frame
+
+    def predict_proba(self, data: Any) -> np.ndarray:
+        """Calibrated probabilities (N, K), in the order of ``classes_``."""
+        return self.probabilities(self._unlabelled(data, "predict_proba"))
+
+    def score(self, data: Any, y: Any) -> float:
+        """Accuracy."""
+        return float(np.mean(np.asarray(self.predict(data)) == np.asarray(y)))
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
+
+    def evaluate(
+        self,
+        data: Any = None,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        compare: Sequence[str] = (),
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Scores on sequences that training has not seen, beside baselines.
+
+        Parameters
+        ----------
+        data, y, groups
+            As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
+            data that have the name of one that trained are left out.
+        compare : sequence of str
+            Other forms to train and put beside: "shuffled", "one-way", "rnn" or "lstm".
+        progress : bool
+
+        Returns
+        -------
+        dict
+            As :func:`tidegate.tasks.classify_report.evaluate`.
+        """
+        from tidegate.tasks.classify_report import evaluate
+
+        data = self._labelled(data, y, groups) if data is not None else None
+        return evaluate(self, self.untouched(data), compare=compare, progress=progress)
+
+    def report(
+        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
+    ) -> Report:
+        """As :meth:`evaluate`, with ``metrics.json``, the confusion matrix and the card in a run folder."""
+        from tidegate.tasks.classify_report import write_report
+
+        return write_report(self, folder, data, compare=compare, command=command, progress=progress)
+
+    def untouched(self, data: Any = None) -> Sequences:
+        """The sequences to score on.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
+        self._check_fitted("evaluate")
+        own = data is None
+        sequences = self.training_data() if own else self._read(data)
+        if own or sequences.named:
+            seen = set(self.kept_["train"]) | set(self.kept_["valid"])
+            left = np.array([n for n, name in enumerate(sequences.names) if name not in seen], np.int64)
+            if not len(left):
+                kept = "none were kept untouched (--test 0)" if own else "training has seen all that are given"
+                raise DataError(f"there are no sequences to score: {kept}; give others")
+            sequences = sequences.take(left)
+        return sequences
+
+    def twin(self, form: str, *, progress: bool = False) -> Classifier:
+        """Another form of the model, trained on the same sequences; kept in the run folder."""
+        if form not in FORMS:
+            raise ConfigError(f"--compare knows {', '.join(map(repr, FORMS))}; given {form!r}")
+        path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
+        options: dict[str, Any] = self.resolved_.model_dump() | FORMS[form]
+        if options == self.resolved_.model_dump():
+            return self
+        if path is not None and (path / MODEL).is_file():
+            kept = Classifier.load(path)
+            if kept.resolved_.model_dump() == options:
+                return kept
+        other = Classifier(**options)
+        other.data_, other._given = self.data_, self.kept_
+        return other._learn(self.training_data(), path, progress=progress, notes=False)
+
+    @property
+    def form(self) -> str:
+        """The model in a few words."""
+        c = self.resolved_
+        return c.cell.upper() + ", one-way" * (not c.bidirectional) + ", steps shuffled" * c.shuffle_steps
+
+    # -- from data to sequences -------------------------------------------------------------------
+
+    def _is_table(self, data: Any) -> bool:
+        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or is_pandas(data)
+
+    def _labelled(self, data: Any, y: Any, groups: Any) -> Any:
+        """Arrays with their labels as sequences; anything else as it is."""
+        if isinstance(data, Sequences):
+            return data
+        if self._is_table(data):
+            if y is not None or groups is not None:
+                raise ConfigError(
+                    "y and groups go with a list of arrays; a table has columns for them: label and group"
+                )
+            return data
+        if y is None:
+            raise ConfigError("a list of arrays needs its labels: fit(arrays, y)")
+        return from_arrays(data, y, groups)
+
+    def _read(self, data: Any, *, labelled: bool = True) -> Sequences:
+        if isinstance(data, Sequences):
+            return data
+        c = self.resolved_ if self.__sklearn_is_fitted__() else self.config
+        if isinstance(data, str | Path) and Path(data).expanduser().is_dir():
+            if given := [f"--{n}" for n in ("sequence", "label", "text", "group") if getattr(c, n) is not None]:
+                raise ConfigError(f"{data} is a folder, whose files are the sequences; it does not go with {given[0]}")
+            return from_folder(Path(data).expanduser(), labelled=labelled, time=c.time, feature=c.feature)
+        if not self._is_table(data):
+            return from_arrays(data)
+        if labelled and c.label is None:
+            raise ConfigError("--label is needed: the column of labels")
+        roles: dict[str, Any] = {"sequence": c.sequence, "time": c.time, "feature": c.feature, "text": c.text}
+        if labelled:
+            roles |= {"label": c.label, "group": c.group}
+        return from_table(data, **roles)
+
+    def _unlabelled(self, data: Any, what: str) -> Sequences:
+        self._check_fitted(what)
+        sequences = self._read(data, labelled=False)
+        self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
+        return sequences
+
+    def training_data(self) -> Sequences:
+        """The labelled sequences of ``fit``; read again after ``load``."""
+        if self.sequences_ is None:
+            self.sequences_, _ = with_labels(self._read(self._source(None)))
+        return self.sequences_
+
+    def _prepare(self, data: Sequences) -> None:
+        """Find the classes, part the sequences, fit the scaling."""
+        c = self.config
+        data, notes = with_labels(data)
+        assert data.labels is not None
+        found, codes = np.unique(data.labels, return_inverse=True)
+        check_classes(found, codes, c)
+        self.classes_ = np.array(found.tolist())
+        test = self._test if c.test is None else c.test
+        columns = [] if data.text or not (c.sequence or c.feature or data.named) else data.columns
+        self.resolved_ = c.model_copy(update={"test": test, "feature": columns})
+        if self._given is None:
+            parts = split(codes, data.groups, c.validation, test, c.seed)
+        else:
+            where = {name: n for n, name in enumerate(data.names)}
+            train, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
+            parts = np.array(train, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
+        self._parts = parts
+        self.kept_ = {
+            name: [data.names[n] for n in part] for name, part in zip(("train", "valid"), parts, strict=False)
+        }
+        self.sequences_ = data
+        self.scaling_ = None if data.text else SequenceScaling.fit(data.take(parts[0]))
+        self._codes = codes
+        counts = ", ".join(f"{count:,} {what}" for count, what in zip(
+            map(len, parts), ("train", "stop and calibrate", "are kept untouched"), strict=True
+        ) if count)  # fmt: skip
+        if data.groups is not None:
+            counts += f" ({len(np.unique(data.groups)):,} groups, none parted)"
+        self.notes_ = [about_sequences(data, found), *data.notes, *notes, *about_values(data), counts]
+
+    # -- the model --------------------------------------------------------------------------------
+
+    def _build(self) -> ClassifyNet:
+        c = self.resolved_
+        inputs = None if self.scaling_ is None else self.scaling_.inputs
+        return ClassifyNet(
+            inputs, len(self.classes_), c.hidden_size, c.num_layers, c.bidirectional, c.dropout, c.input_dropout,
+            c.noise, c.cell,
+        )  # fmt: skip
+
+    def _job(self) -> ClassifyJob:
+        assert self.sequences_ is not None
+        data = self._in_order(self.sequences_)
+        train, valid, _ = self._parts
+        return ClassifyJob(self.model_, data, self._codes, train, valid, self.scaling_, self.resolved_)
+
+    def _epochs(self) -> int | None:
+        return None if len(self._parts[1]) else self.config.epochs
+
+    def _finish(self) -> None:
+        """The temperature, from the part not trained on."""
+        assert self.sequences_ is not None
+        valid = self._parts[1]
+        logits = self.logits(self.sequences_)[valid] if len(valid) else np.zeros((0, len(self.classes_)))
+        self.temperature_ = fit_temperature(logits, self._codes[valid])
+
+    def _in_order(self, sequences: Sequences) -> Sequences:
+        return sequences.shuffled(self.resolved_.seed) if self.resolved_.shuffle_steps else sequences
+
+    @torch.no_grad()
+    def logits(self, sequences: Sequences) -> np.ndarray:
+        """Scores (N, K) before softmax, not calibrated."""
+        self._check_kind(sequences)
+        self.model_.eval()
+        sequences = self._in_order(sequences)
+        order = np.argsort(sequences.lengths, kind="stable")  # so that little is padded
+        found = np.zeros((len(order), len(self.classes_)))
+        for k in range(0, len(order), CHUNK):
+            index = order[k : k + CHUNK]
+            found[index] = self.model_(make_batch(sequences, index, self.scaling_)).double().numpy()
+        return found
+
+    def probabilities(self, sequences: Sequences) -> np.ndarray:
+        """Calibrated probabilities (N, K)."""
+        return to_probabilities(self.logits(sequences), self.temperature_)
+
+    def _check_kind(self, sequences: Sequences) -> None:
+        if sequences.text != (self.scaling_ is None):
+            kinds = ("numbers", "text")
+            was, given = kinds[self.scaling_ is None], kinds[sequences.text]
+            raise DataError(f"the model was trained on {was}; given {given}")
+        if self.scaling_ is not None and len(sequences.columns) != len(self.scaling_.mean):
+            raise DataError(
+                f"the model was trained on arrays (T, {len(self.scaling_.mean)}); given (T, {len(sequences.columns)})"
+            )
+
+    # -- the run folder ---------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {} if self.scaling_ is None else self.scaling_.tensors()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "classes": self.classes_.tolist(),
+            "text": self.scaling_ is None,
+            "temperature": self.temperature_,
+            "kept": self.kept_,
+        }
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.classes_ = np.array(facts["classes"])
+        self.temperature_ = float(facts["temperature"])
+        self.kept_ = {part: list(facts["kept"][part]) for part in ("train", "valid")}
+        self.scaling_ = None if facts["text"] else SequenceScaling.from_tensors(tensors)
+        if self.classes_.ndim != 1 or len(self.classes_) < 2 or not self.temperature_ > 0:
+            raise ValueError("classes or temperature")
+        if self.scaling_ is not None and self.resolved_.feature:
+            shapes = {value.shape for value in self.scaling_}
+            if shapes != {(len(self.resolved_.feature),)}:
+                raise ValueError(f"scaling of shape {shapes} for {len(self.resolved_.feature)} columns")

@@ -1,0 +1,86 @@
+"""Scores of stated probabilities against true classes, and the temperature that calibrates them.
+
+N sequences, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+
+Array = np.ndarray
+LEAST = 1e-12  # a stated probability of 0 costs no more than this
+
+
+def scores(probabilities: Array, codes: Array) -> dict[str, float]:
+    """Accuracy, macro F1, log loss, and the mean probability of the class that is named.
+
+    Parameters
+    ----------
+    probabilities : (N, K)
+    codes : (N,) true classes
+
+    Returns
+    -------
+    dict
+        accuracy and macro_f1 (shares; F1 is the mean over the classes that occur or are named),
+        log_loss (nats), confidence (a share, equal to the accuracy where probabilities are calibrated).
+    """
+    named = probabilities.argmax(1)
+    clipped = np.clip(probabilities, LEAST, 1)
+    clipped /= clipped.sum(1, keepdims=True)
+    labels = np.arange(probabilities.shape[1])
+    return {
+        "accuracy": float(accuracy_score(codes, named)),
+        "macro_f1": float(f1_score(codes, named, average="macro", zero_division=0)),
+        "log_loss": float(log_loss(codes, clipped, labels=labels)),
+        "confidence": float(probabilities.max(1).mean()),
+    }
+
+
+def by_class(probabilities: Array, codes: Array, classes: list[Any]) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of each class, and how often it occurs."""
+    labels = np.arange(len(classes))
+    found = precision_recall_fscore_support(codes, probabilities.argmax(1), labels=labels, zero_division=0)
+    names = ("precision", "recall", "f1", "count")
+    return {str(c): {name: float(found[i][k]) for i, name in enumerate(names)} for k, c in enumerate(classes)}
+
+
+def confusion(probabilities: Array, codes: Array) -> Array:
+    """How often each true class (rows) is given each name (columns), (K, K)."""
+    return confusion_matrix(codes, probabilities.argmax(1), labels=np.arange(probabilities.shape[1]))
+
+
+def accuracy_interval(right: Array, groups: Array | None, seed: int, draws: int = 2_000) -> tuple[float, float]:
+    """95% bootstrap interval of the accuracy; whole groups are drawn where there are groups."""
+    rng = np.random.default_rng(seed)
+    codes = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    hits, sizes = np.bincount(codes, right), np.bincount(codes)
+    drawn = rng.integers(len(sizes), size=(draws, len(sizes)))
+    low, high = np.quantile(hits[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def fit_temperature(logits: Array, codes: Array) -> float:
+    """What to divide scores (N, K) by, so that stated probabilities are right (Guo et al. 2017).
+
+    The maximum of the likelihood times a normal prior on the logarithm of the temperature (mean 0,
+    standard deviation 1/2), so that a few sequences, all classified rightly, do not make it zero.
+    """
+    if not len(codes):
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(codes)), codes].sum()
+        return 2 * log_temperature**2 - likelihood
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def to_probabilities(logits: Array, temperature: float) -> Array:
+    """Calibrated probabilities (N, K)."""
+    return softmax(logits.astype(np.float64) / temperature, axis=1)

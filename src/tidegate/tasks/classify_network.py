@@ -1,0 +1,86 @@
+"""The classifier's network: an LSTM over the sequence, its outputs pooled over the valid steps.
+
+T steps, B sequences, C columns, I inputs, H hidden units, D directions, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tidegate.layer import LSTM, RNN
+
+BYTES, EMBEDDING = 256, 32
+
+
+class SequenceBatch(NamedTuple):
+    """Several sequences, padded to the longest."""
+
+    inputs: Tensor  # (T, B, I) numbers, or (T, B) bytes of text
+    lengths: Tensor  # (B,) valid steps
+
+
+class ClassifyNet(nn.Module):
+    """Reads a sequence in both directions, and gives a score for each class.
+
+    The head sees the mean and the maximum of the outputs over the valid steps, and the final
+    short-term memory of each direction, side by side.
+
+    Parameters
+    ----------
+    inputs : int, optional
+        I; None for text, whose bytes are embedded.
+    classes, hidden_size, num_layers : int
+        K, H, L.
+    bidirectional : bool
+    dropout, input_dropout, noise : float
+        Rate between layers and before the head; rate at which an input is hidden in a whole sequence
+        (Gal & Ghahramani 2016); standard deviation of noise on the inputs.
+    cell : "lstm" or "rnn"
+    """
+
+    def __init__(
+        self,
+        inputs: int | None,
+        classes: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        dropout: float,
+        input_dropout: float,
+        noise: float,
+        cell: str,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(BYTES, EMBEDDING) if inputs is None else None
+        kind = LSTM if cell == "lstm" else RNN
+        between = dropout if num_layers > 1 else 0.0
+        init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
+        size = EMBEDDING if inputs is None else inputs
+        self.recurrent = kind(size, hidden_size, num_layers, dropout=between, bidirectional=bidirectional, init=init)
+        self.input_dropout, self.noise, self.dropout = input_dropout, noise, nn.Dropout(dropout)
+        self.head = nn.Linear(3 * self.recurrent.directions * hidden_size, classes)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: SequenceBatch) -> Tensor:
+        """Scores (B, K), before softmax."""
+        x = batch.inputs if self.embedding is None else self.embedding(batch.inputs)  # (T, B, I)
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        if self.training and self.input_dropout:
+            x = x * F.dropout(torch.ones_like(x[:1]), self.input_dropout)  # one mask for all steps
+        output, state = self.recurrent(x, lengths=batch.lengths)  # (T, B, D*H)
+        last = state if isinstance(state, Tensor) else state.h  # (L*D, B, H)
+        last = last[-self.recurrent.directions :].transpose(0, 1).flatten(1)  # (B, D*H)
+        return self.head(self.dropout(torch.cat([*pool(output, batch.lengths), last], -1)))
+
+
+def pool(output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and maximum over the valid steps of (T, B, H), (B, H) each; zero for an empty row."""
+    valid = (torch.arange(len(output), device=output.device)[:, None] < lengths)[..., None]  # (T, B, 1)
+    mean = torch.where(valid, output, 0.0).sum(0) / lengths.clamp(min=1)[:, None]
+    highest = torch.where(valid, output, -torch.inf).amax(0)
+    return mean, torch.where(lengths[:, None] > 0, highest, 0.0)

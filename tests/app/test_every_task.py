@@ -1,0 +1,241 @@
+"""What every task promises: kept whole, gone on with bit for bit, damaged or wrong things refused in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+from tables import Result, files
+from task_cases import CASES
+
+from tidegate.cli import main
+from tidegate.errors import RunError
+from tidegate.tasks import load_run, task_class
+from tidegate.tasks.estimator import NotFitted
+from tidegate.training import loop
+from tidegate.training.checkpoint import load_tensors, save_tensors
+
+pytestmark = pytest.mark.parametrize("task", CASES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with a table ``TASK.csv`` and the run ``TASK`` of each task; copy what you change."""
+    folder = tmp_path_factory.mktemp("tasks")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for task, case in CASES.items():
+        table = folder / f"{task}.csv"
+        case.table().write_csv(table)
+        main(["train", task, str(table), *case.options, *case.small, "--out", str(folder / task)])
+    torch.set_num_threads(threads)
+    return folder
+
+
+def refused(result: Result, sentence: str) -> None:
+    """One sentence on stderr, nothing on stdout, a non-zero exit code."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    said = result.err.strip()
+    assert said.startswith("error: "), said
+    assert "\n" not in said
+    assert sentence in said, said
+    assert result.out == ""
+
+
+def train(task: str, table: Path, out: Path) -> list[str]:
+    case = CASES[task]
+    return ["train", task, str(table), *case.options, *case.small, "--out", str(out)]
+
+
+# --- kept ------------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_run_predicts_the_same(trained, task):
+    case = CASES[task]
+    made, other = load_run(trained / task), load_run(trained / task)
+    assert type(made) is task_class(task)
+    first = made.predict(trained / f"{task}.csv")
+    assert first.height > 0
+    assert_frame_equal(other.predict(case.table()), first, check_exact=True)
+
+
+def test_save_and_load_keep_everything(trained, task, tmp_path):
+    made = load_run(trained / task)
+    made.save(tmp_path / "again")
+    other = load_run(tmp_path / "again")
+    table = trained / f"{task}.csv"
+    assert_frame_equal(other.predict(table), made.predict(table), check_exact=True)
+    assert other.evaluate() == made.evaluate()
+    assert other.notes_ == made.notes_
+    assert other.training_ == made.training_
+
+
+def test_the_same_seed_is_the_same_model(trained, run, task, tmp_path):
+    assert run(*train(task, trained / f"{task}.csv", tmp_path / "run")).code == 0
+    assert_same(tmp_path / "run", trained / task)
+    assert run(*train(task, trained / f"{task}.csv", tmp_path / "other"), "--seed", "1").code == 0
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "other", trained / task)
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Bit for bit, and the history but for the seconds."""
+    a, b = (load_tensors(folder / "model.safetensors")[0] for folder in (run, other))
+    assert a.keys() == b.keys()
+    assert not [name for name in a if not torch.equal(a[name].view(torch.uint8), b[name].view(torch.uint8))]
+    rows = [list(csv.DictReader((folder / "history.csv").read_text().splitlines())) for folder in (run, other)]
+    for row, wanted in zip(*rows, strict=True):
+        assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in wanted.items() if k != "seconds"}
+
+
+def test_interrupted_and_resumed_as_told(trained, run, task, tmp_path, monkeypatch):
+    """Ctrl-C in the middle of the second epoch; what is said then goes on to the very same weights."""
+    step = loop._step
+
+    def interrupted(job, *args):
+        nonlocal batches
+        if (batches := batches - 1) == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(job, *args)
+
+    batches = CASES[task].batches + 2
+    monkeypatch.setattr(loop, "_step", interrupted)
+    result = run(*train(task, trained / f"{task}.csv", tmp_path / "a run"))
+    monkeypatch.undo()
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "a run" / "model.safetensors").exists()
+    place = load_tensors(tmp_path / "a run" / "checkpoint.safetensors")[1]["place"]
+    assert (place["epoch"], place["batch"]) == (1, 2)
+    told = result.err.strip().splitlines()[-1].removeprefix("interrupted; go on with: tidegate ")
+    assert run(*shlex.split(told)).code == 0
+    assert_same(tmp_path / "a run", trained / task)
+
+
+# --- refused ---------------------------------------------------------------------------------------------------
+
+BAD_FILES = {
+    "missing": (None, "no such file: "),
+    "no bytes": (b"", "is empty: it has zero bytes"),
+    "no rows": (b"s,t,y,v,w,kind\n", "is an empty table: it has columns but no rows"),
+    "binary": (bytes(range(256)), "is not a table: it holds binary data, neither CSV nor Parquet"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_bad_files(run, task, tmp_path, what):
+    data, sentence = BAD_FILES[what]
+    if data is not None:
+        (tmp_path / "a.csv").write_bytes(data)
+    refused(run(*train(task, tmp_path / "a.csv", tmp_path / "run")), sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_tables(run, task, tmp_path):
+    case = CASES[task]
+    good = case.table()
+    column = good[case.value].cast(pl.String)
+    wrong = dict(case.refused)
+    wrong["text among numbers"] = (
+        lambda table: table.with_columns(column.scatter(5, "oops").alias(case.value)),
+        f"{case.value}: row 6 (line 7 of a CSV file) holds 'oops' where a number belongs",
+    )
+    wrong["infinite"] = (
+        lambda table: table.with_columns(column.scatter(5, "inf").alias(case.value)),
+        f"{case.value}: row 6 (line 7 of a CSV file) holds inf, which is infinite",
+    )
+    wrong["a column that is not there"] = (lambda table: table.drop(case.value), f"has no column '{case.value}'")
+    for what, (change, sentence) in wrong.items():
+        change(good).write_csv(tmp_path / "a.csv")
+        result = run(*train(task, tmp_path / "a.csv", tmp_path / "run"))
+        refused(result, sentence)
+        assert not (tmp_path / "run").exists(), what
+
+
+def test_options_that_are_not_there_name_the_closest(trained, run, task, tmp_path):
+    words = ["train", task, trained / f"{task}.csv", *CASES[task].options, "--out", tmp_path / "run"]
+    typo, meant = CASES[task].typo
+    refused(run(*words, typo, "3"), f"Unknown option: {typo}. Did you mean {meant}?")
+    (tmp_path / "c.toml").write_text("hiden_size = 3\n")
+    refused(run(*words, "--config", tmp_path / "c.toml"), "unknown option 'hiden_size'; did you mean 'hidden_size'?")
+    refused(run(*words, "--epochs", "0"), "--epochs: it must be greater than or equal to 1; given '0'")
+    refused(run(*words, "--validation", "0.5", "--test", "0.4"), "leave at least a tenth")
+    assert set(files(tmp_path)) == {"c.toml"}
+
+
+def _cut(run: Path) -> None:
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def _edit(old: str, new: str):
+    def edit(run: Path) -> None:
+        kept = (run / "config.toml").read_text()
+        assert old in kept
+        (run / "config.toml").write_text(kept.replace(old, new))
+
+    return edit
+
+
+def _facts(**facts: object):
+    def change(run: Path) -> None:
+        tensors, kept = load_tensors(run / "model.safetensors")
+        save_tensors(run / "model.safetensors", tensors, kept | facts)
+
+    return change
+
+
+def _drop(name: str):
+    def drop(run: Path) -> None:
+        tensors, kept = load_tensors(run / "model.safetensors")
+        assert name in tensors
+        save_tensors(run / "model.safetensors", {k: v for k, v in tensors.items() if k != name}, kept)
+
+    return drop
+
+
+DAMAGE = {
+    "cut off": (_cut, "model.safetensors is damaged and cannot be read"),
+    "no model": (lambda run: (run / "model.safetensors").unlink(), "it is not a finished run of tidegate"),
+    "no config": (lambda run: (run / "config.toml").unlink(), "it is not a run folder of tidegate"),
+    "unknown key": (_edit("hidden_size", "hiden_size"), "unknown option 'hiden_size'; did you mean 'hidden_size'?"),
+    "not TOML": (_edit("=", ":"), "config.toml is not valid TOML"),
+    "edited size": (_edit("hidden_size = 4", "hidden_size = 5"), "it says hidden_size = 5, and the model was trained"),
+    "another kind": (_facts(task="music"), "is a run of another kind: it holds 'music'"),
+    "a later format": (_facts(format=99, version="9.1"), "was written by tidegate 9.1, whose run folders this version"),
+    "lost weights": (_drop("model.head.bias"), "is damaged: model and configuration do not fit together"),
+}
+
+
+@pytest.mark.parametrize("what", [*DAMAGE, "lost tensor"])
+def test_damaged_run_folders(trained, run, task, tmp_path, what):
+    lost = (_drop(CASES[task].lost), "is damaged: model and configuration do not fit together")
+    damage, sentence = (DAMAGE | {"lost tensor": lost})[what]
+    shutil.copytree(trained / task, tmp_path / "run")
+    damage(tmp_path / "run")
+    before = files(tmp_path)
+    refused(run("predict", tmp_path / "run", trained / f"{task}.csv", "-o", tmp_path / "f.csv"), sentence)
+    refused(run("evaluate", tmp_path / "run"), sentence)
+    assert files(tmp_path) == before
+
+
+def test_a_run_of_another_task_is_refused(trained, task):
+    other = next(name for name in CASES if name != task)
+    with pytest.raises(RunError, match=f"it holds '{other}', and '{task}' was asked for"):
+        task_class(task).load(trained / other)
+
+
+def test_used_before_it_is_trained(task):
+    made = task_class(task)()
+    for call in (lambda: made.predict(CASES[task].table()), made.evaluate, lambda: made.save("nowhere")):
+        with pytest.raises(NotFitted, match="needs a trained model: call fit first, or load a run folder"):
+            call()

@@ -1,0 +1,110 @@
+"""What the shared suite of the tasks needs of each: a table, options, and where it can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from tables import hourly
+
+
+class Case(NamedTuple):
+    """One task."""
+
+    table: Callable[[], pl.DataFrame]
+    options: list[str]  # of the data
+    small: list[str]  # of the model and its training
+    batches: int  # in one of its epochs
+    value: str  # a column of numbers
+    typo: tuple[str, str]  # an option misspelt, and what was meant
+    lost: str  # a tensor that a run cannot do without
+    refused: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]]  # what is wrong, what is said
+
+
+def waves(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
+    """Ragged sequences of two kinds: v rises in one and falls in the other; w is noise; p is a person."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for n in range(sequences):
+        steps = int(rng.integers(4, 12))
+        up = n % 2 == 0
+        line = np.linspace(-1, 1, steps) * (1 if up else -1)
+        parts.append(
+            pl.DataFrame(
+                {
+                    "s": [f"n{n}"] * steps,
+                    "t": np.arange(steps),
+                    "v": line + 0.1 * rng.normal(size=steps),
+                    "w": rng.normal(size=steps),
+                    "kind": ["up" if up else "down"] * steps,
+                    "p": [f"person {n // 4}"] * steps,
+                }
+            )
+        )
+    return pl.concat(parts)
+
+
+def _set(**columns: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    return lambda table: table.with_columns(**columns)
+
+
+CASES = {
+    "forecast": Case(
+        hourly,
+        ["--target", "y", "--time", "t"],
+        [
+            "--horizon",
+            "4",
+            "--history",
+            "12",
+            "--windows",
+            "64",
+            "--hidden-size",
+            "4",
+            "--batch-size",
+            "16",
+            "--epochs",
+            "3",
+        ],
+        4,
+        "y",
+        ("--horizn", "--horizon"),
+        "scaling.target",
+        {"nothing but missing": (_set(y=pl.lit(None)), "--target y: the column holds no value at all")},
+    ),
+    "classify": Case(
+        waves,
+        ["--sequence", "s", "--label", "kind", "--time", "t", "--feature", "v", "--feature", "w"],
+        ["--hidden-size", "4", "--batch-size", "8", "--epochs", "3"],
+        4,
+        "v",
+        ("--sequenc", "--sequence"),
+        "scaling.mean",
+        {
+            "nothing but missing": (_set(v=pl.lit(None)), "--feature v: the column holds no value at all"),
+            "one class": (
+                _set(kind=pl.lit("up")),
+                "--label kind: the column holds one label only, 'up'; two at least are needed",
+            ),
+            "a class each": (
+                _set(kind=pl.col("s")),
+                "--label kind: the column holds a label of its own for each of 40 sequences",
+            ),
+            "two labels": (
+                _set(kind=pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("odd")).otherwise("kind")),
+                "--label kind: sequence 'n0' has 'up' and, in row 3, 'odd'; it is the same in all rows of a sequence",
+            ),
+            "no label": (_set(kind=pl.lit(None, pl.String)), "no sequence has a label"),
+            "no sequence": (
+                _set(s=pl.when(pl.int_range(pl.len()) != 4).then("s")),
+                "--sequence s: row 5 (line 6 of a CSV file) names no sequence",
+            ),
+            "no time": (
+                _set(t=pl.when(pl.int_range(pl.len()) != 4).then("t")),
+                "--time t: row 5 (line 6 of a CSV file) has no time",
+            ),
+        },
+    ),
+}
