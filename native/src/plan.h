@@ -53,7 +53,7 @@ inline int64_t useful_threads(const tg_lstm& p, bool backward) {
   double step = 4.0 * (double)z.G * (double)z.H / 4 * (double)z.B * (double)z.D;  // multiply-adds x 4
   double all = step * (double)z.T;
   if (all < 4e5) return 1;
-  if (z.D == 1 && z.B < 2 * MAX_ROWS && step < 12e3 && !backward) return 1;
+  if (z.D == 1 && z.B < 2 * MAX_ROWS && !backward && (step < 12e3 || (step < 30e3 && crowded()))) return 1;
   int64_t most = z.D * z.B * z.blocks;
   return p.threads < most ? p.threads : most;
 }

@@ -27,6 +27,10 @@ std::atomic<CountFunction> gomp_thread{nullptr}, gomp_threads{nullptr};
 // The child of a fork has none of the runtime's threads, and asking for them would hang.
 std::atomic<bool> forked{false};
 
+// Calls that small ones still run alone, after a wait that spinning did not end.
+constexpr int ALONE = 200;
+std::atomic<int> alone{0};
+
 struct Region {
   Body body;
   void* data;
@@ -130,9 +134,19 @@ const int fork_handlers = pthread_atfork([] { pool().lock.lock(); }, [] { pool()
 void Barrier::wait(uint32_t team) {
   const uint64_t all = (arrived.fetch_add(1, std::memory_order_acq_rel) / team + 1) * team;
   for (int spin = 0; arrived.load(std::memory_order_acquire) < all; ++spin) {
-    if (spin < 4000) pause();
-    else sched_yield();
+    if (spin < 4000) {
+      pause();
+    } else {
+      sched_yield();
+      alone.store(ALONE, std::memory_order_relaxed);
+    }
   }
+}
+
+bool crowded() {
+  int left = alone.load(std::memory_order_relaxed);
+  if (left > 0) alone.store(left - 1, std::memory_order_relaxed);
+  return left > 0;
 }
 
 void parallel(Body body, void* data, int threads) {

@@ -16,6 +16,10 @@ struct alignas(64) Barrier {
   void wait(uint32_t team);
 };
 
+// Did threads lately wait for one another so long that other work must have held their processor? A small
+// call then does better alone: true for some calls after the last such wait.
+bool crowded();
+
 using Body = void (*)(void* data, int thread, int threads);
 
 // Runs body on up to `threads` threads; it gets the number of threads that really came.
