@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_config import ClassifyConfig
+from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
     SequenceScaling,
     about_sequences,
@@ -35,12 +35,6 @@ from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import MODEL
 
 TEST = 0.2  # of tables and folders; an array's user parts the data, as scikit-learn does
-FORMS: dict[str, dict[str, Any]] = {
-    "shuffled": {"shuffle_steps": True},
-    "one-way": {"bidirectional": False},
-    "rnn": {"cell": "rnn"},
-    "lstm": {"cell": "lstm"},
-}
 
 
 class Classifier(Learner):
@@ -244,7 +238,9 @@ class Classifier(Learner):
     # -- from data to sequences -------------------------------------------------------------------
 
     def _is_table(self, data: Any) -> bool:
-        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or is_pandas(data)
+        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or (
+            is_pandas(data) and hasattr(data, "columns")
+        )
 
     def _labelled(self, data: Any, y: Any, groups: Any) -> Any:
         """Arrays with their labels as sequences; anything else as it is."""

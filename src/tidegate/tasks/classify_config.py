@@ -8,6 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from tidegate.training.config import TrainingConfig
 
+# Other forms of a model, to be trained on the same sequences and put beside it.
+FORMS: dict[str, dict[str, Any]] = {
+    "shuffled": {"shuffle_steps": True},
+    "one-way": {"bidirectional": False},
+    "rnn": {"cell": "rnn"},
+    "lstm": {"cell": "lstm"},
+}
+
 
 class ClassifyConfig(TrainingConfig):
     """What is classified, from what, and how."""
