@@ -56,7 +56,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
                 "charts": {choice: [chart_json(c) for c in both] for choice, both in figure.charts.items()},
             }
     links = " ".join(f'<a href="#{html.escape(s.key)}">{html.escape(s.title)}</a>' for s in sections)
-    scripts = [_plotly(), _asset("page.js"), *([_asset("lens.js")] if live else [])]
+    scripts = [_plotly(), asset("page.js"), *([asset("lens.js")] if live else [])]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     connect = "'self'" if live else "'none'"
     policy = (
@@ -66,7 +66,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
     parts = {
         "policy": html.escape(policy),
         "title": html.escape(title),
-        "style": _asset("page.css"),
+        "style": asset("page.css"),
         "about": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in about),
         "links": links,
         "live": live,
@@ -74,7 +74,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
         "charts": safe_json(charts),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    page = _asset("page.html")
+    page = asset("page.html")
     pieces = page.split("@@")  # text, name, text, name, ...
     return "".join(piece if k % 2 == 0 else parts[piece] for k, piece in enumerate(pieces))
 
@@ -133,7 +133,8 @@ def _height(chart: Chart | Heat) -> int:
     return chart.height if isinstance(chart, Chart) else _PANEL * len(chart.panels) + 58
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the page."""
     return (files("tidegate.insight") / "web" / name).read_text(encoding="utf-8")
 
 
@@ -167,7 +168,7 @@ def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _label(text: str, most: int = 44) -> str:
+def _label(text: str, most: int = 34) -> str:
     """An axis has room for so many letters; the whole name stands in the text."""
     return plain(text if len(text) <= most else text[: most - 1] + "…")
 
@@ -181,14 +182,14 @@ def _decades(chart: Chart) -> int:
 
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
-    x, y, colour = _values(mark.x), _values(mark.y), f"@{mark.colour}"
+    x, y, colour = as_json(mark.x), as_json(mark.y), f"@{mark.colour}"
     name: dict[str, Any] = {"name": plain(mark.name), "showlegend": bool(mark.name), "opacity": mark.strong}
     if mark.kind == "bars":
         along = {"x": y, "y": x, "orientation": "h"} if sideways else {"x": x, "y": y}
         return [{"type": "bar", "marker": {"color": colour, "line": {"width": 0}}, **along, **name}]
     if mark.kind == "band":
         assert mark.low is not None
-        around = {"x": x + x[::-1], "y": y + _values(mark.low)[::-1], "fill": "toself", "fillcolor": colour}
+        around = {"x": x + x[::-1], "y": y + as_json(mark.low)[::-1], "fill": "toself", "fillcolor": colour}
         line = {"width": 0, "color": colour}
         return [{"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **around, **name}]
     shape: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"color": colour, "width": 2}}
@@ -206,7 +207,7 @@ def _lines(lines: list[Line], axis: str) -> dict[str, Any]:
     """Vertical lines, each with its word at the top."""
     shapes, words = [], []
     for k, line in enumerate(lines):
-        x = _values(np.array([line.x]))[0]
+        x = as_json(np.array([line.x]))[0]
         style = {"color": "@ink", "width": 1, "dash": "dash"}
         shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style})
         right = k == len(lines) - 1 and len(lines) > 1
@@ -224,7 +225,7 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     height = _PANEL * count + 58
     gap = 26 / height
     each = (1.0 - gap * count) / count
-    columns = _values(heat.columns)
+    columns = as_json(heat.columns)
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"height": height, "margin": {"t": 8, "b": 50, "l": 40, "r": 60}, "hovermode": "closest"}
     notes = []
@@ -257,16 +258,24 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _values(values: np.ndarray) -> list[Any]:
+def as_json(values: np.ndarray) -> list[Any]:
     """JSON's own types; what is not a number is null, times are ISO 8601."""
     values = np.asarray(values)
     if values.dtype.kind == "M":
-        return np.datetime_as_string(values, unit="s").tolist()
+        return time_text(values)
     if values.dtype.kind in "UO":
         return [plain(str(v)) for v in values.tolist()]
     if values.dtype.kind == "f":
         return [None if not np.isfinite(v) else float(f"{v:.6g}") for v in values.tolist()]
     return values.tolist()
+
+
+def time_text(times: np.ndarray) -> list[str]:
+    """Moments as text: ISO 8601 to the second (finer where they are), or whole numbers."""
+    if times.dtype.kind != "M":
+        return [str(time) for time in times.tolist()]
+    whole = (times == times.astype("datetime64[s]")).all()
+    return np.datetime_as_string(times, unit="s" if whole else "us").tolist()
 
 
 def _typed(values: np.ndarray) -> dict[str, Any]:
