@@ -107,7 +107,7 @@ def test_class_weights_are_those_of_the_classes():
         torch.tensor(made.logits(made.sequences_.take(own))), torch.tensor(y[own]), reduction="none"
     )
     assert weight == 8
-    assert float(loss) == pytest.approx(float((expected * job.weights[y[own]]).mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float((expected * job.weights[y[own]]).mean()), rel=1e-5)
 
 
 # --- scikit-learn ----------------------------------------------------------------------------------------------
