@@ -180,7 +180,7 @@ def test_in_a_browser(server, opened, visit):
     plot = tab.locator("#lens-sequence .plot")
     plot.scroll_into_view_if_needed()
     before, when = tab.locator("#lens-ledger .facts").all_inner_texts(), tab.locator("#lens-when").inner_text()
-    assert all("Gap" in facts for facts in before)
+    assert all("Ledger against truth" in facts for facts in before)
     box = plot.bounding_box()
     tab.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
     tab.wait_for_function("when => document.querySelector('#lens-when').textContent !== when", arg=when)

@@ -15,12 +15,12 @@ from tidegate.cli import main
 from tidegate.errors import ConfigError
 from tidegate.insight import open_forecast
 from tidegate.insight.charts import Chart, Figure, Heat, Mark, Panel
-from tidegate.insight.figures import ledger_figure, sequence_chart
 from tidegate.insight.order import block, blocks, order_units, thin
 from tidegate.insight.page import Section, chart_json, plain, render, safe_json
 from tidegate.insight.pngs import png
 from tidegate.insight.report import explain
 from tidegate.insight.study import gap_steps, kept_steps, moments_of, study
+from tidegate.insight.window_figures import ledger_figure, sequence_chart
 
 ALL = ["history", "lags", "half-lives", "gradients", "ablation"]
 OF_A_CASE = ["forecast", "ledger", "gates", "inputs"]
@@ -54,9 +54,9 @@ def test_every_ledger_has_its_gap_beside_it(page):
         if key == "lags" or key.endswith("-ledger"):
             for both in figure["charts"].values():
                 for chart in both:
-                    said = [fact for fact in chart["facts"] if fact.startswith("Gap")]
+                    said = [fact for fact in chart["facts"] if fact.startswith("Ledger against truth")]
                     assert {"erased", "replaced"} <= set(re.findall("erased|replaced", " ".join(said)))
-                    assert all(re.search(r"slope \S+, correlation \S+, sum\|change - entry\|", s) for s in said)
+                    assert all(re.search(r"slope \S+, correlation \S+, gap \S+\.", s) for s in said)
 
 
 def test_untrained_control_stands_beside(page):

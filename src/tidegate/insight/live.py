@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tidegate.insight.charts import Chart, Line, Mark
-from tidegate.insight.figures import CONTROL, TRAINED, gates_heat, memory_chart, output_chart
+from tidegate.insight.figures import CONTROL, TRAINED
 from tidegate.insight.gap import agreement, ledger_gap
 from tidegate.insight.ledger import ledger
 from tidegate.insight.match import match
@@ -21,6 +21,7 @@ from tidegate.insight.order import thin
 from tidegate.insight.page import as_json, chart_json, time_text
 from tidegate.insight.study import Study, gap_steps, moment, window_values
 from tidegate.insight.trace import trace
+from tidegate.insight.window_figures import gates_heat, memory_chart, output_chart
 
 
 class Live:

@@ -93,7 +93,19 @@ def plain(text: str) -> str:
 def chart_json(chart: Chart | Heat) -> dict[str, Any]:
     """What the page's script draws: title and facts as text, data and layout for Plotly."""
     data, layout = _heat(chart) if isinstance(chart, Heat) else _chart(chart)
-    return {"title": chart.title, "facts": chart.facts, "data": data, "layout": layout}
+    return {"title": chart.title, "facts": chart.facts, "legend": _legend(chart), "data": data, "layout": layout}
+
+
+def _legend(chart: Chart | Heat) -> list[dict[str, str]]:
+    """Each name once, with its colour and shape; as text, beside the plot and not in it."""
+    if isinstance(chart, Heat):
+        return []
+    named = {mark.name: mark for mark in chart.marks if mark.name}
+    return [
+        {"name": name, "colour": f"@{mark.colour}", "kind": "dash" if mark.dash else mark.kind}
+        for name, mark in named.items()
+        if len(named) > 1
+    ]
 
 
 # -- HTML -------------------------------------------------------------------------------------------
@@ -109,16 +121,20 @@ def _figure(figure: Figure) -> str:
             for name in figure.charts
         )
         choice = f'<p class="choice"><label>{html.escape(figure.choice)} <select>{options}</select></label></p>'
-    plots = "".join(
-        f'<div class="side"><h4>{html.escape(c.title)}</h4><div class="plot" style="height:{_height(c)}px"></div>'
-        f'<ul class="facts">{"".join(f"<li>{html.escape(fact)}</li>" for fact in c.facts)}</ul></div>'
-        for c in figure.shown()
-    )
+    plots = "".join(_side(chart) for chart in figure.shown())
     count = len(figure.shown())
     return (
         f'<figure id="{key}" data-chosen="{html.escape(figure.chosen)}"><h3>{html.escape(figure.title)}</h3>'
         f'<p class="hint">{html.escape(figure.hint)}</p>{choice}<div class="plots{" two" * (count > 1)}">{plots}</div>'
         "</figure>"
+    )
+
+
+def _side(chart: Chart | Heat) -> str:
+    facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in chart.facts)
+    return (
+        f'<div class="side"><h4>{html.escape(chart.title)}</h4><p class="legend"></p>'
+        f'<div class="plot" style="height:{_height(chart)}px"></div><ul class="facts">{facts}</ul></div>'
     )
 
 
@@ -149,11 +165,10 @@ def _plotly() -> str:
 
 def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = [trace for mark in chart.marks for trace in _traces(mark, chart.sideways)]
-    names = {mark.name for mark in chart.marks if mark.name}
     value = {"title": {"text": _label(chart.y)}, "automargin": True, "nticks": 6}
     if chart.log_y:
         value |= {"type": "log", "exponentformat": "power", "dtick": _decades(chart)}
-    other: dict[str, Any] = {"title": {"text": _label(chart.x)}, "automargin": True}
+    other: dict[str, Any] = {"title": {"text": _label(chart.x, 48)}, "automargin": True}
     first = chart.marks[0].x if chart.marks else np.empty(0)
     if first.dtype.kind == "U":
         other["type"] = "category"
@@ -161,7 +176,7 @@ def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         layout: dict[str, Any] = {"xaxis": value, "yaxis": other | {"autorange": "reversed"}}
     else:
         layout = {"xaxis": other, "yaxis": value}
-    layout |= {"height": chart.height, "barmode": "relative", "showlegend": len(names) > 1, "hovermode": "closest"}
+    layout |= {"height": chart.height, "barmode": "relative", "showlegend": False, "hovermode": "closest"}
     if not chart.sideways:
         layout["hovermode"] = "x"
         layout |= _lines(chart.lines, "y")
@@ -183,7 +198,7 @@ def _decades(chart: Chart) -> int:
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
     x, y, colour = as_json(mark.x), as_json(mark.y), f"@{mark.colour}"
-    name: dict[str, Any] = {"name": plain(mark.name), "showlegend": bool(mark.name), "opacity": mark.strong}
+    name: dict[str, Any] = {"name": plain(mark.name), "opacity": mark.strong}
     if mark.kind == "bars":
         along = {"x": y, "y": x, "orientation": "h"} if sideways else {"x": x, "y": y}
         return [{"type": "bar", "marker": {"color": colour, "line": {"width": 0}}, **along, **name}]

@@ -77,11 +77,12 @@
       return Promise.all(charts.map((chart, k) => {
         const element = plots.children[k];
         if (!element.children.length) {
-          const [title, plot, facts] = ["h4", "div", "ul"].map(tag => document.createElement(tag));
+          const [title, legend, plot, facts] = ["h4", "p", "div", "ul"].map(tag => document.createElement(tag));
+          legend.className = "legend";
           plot.className = "plot";
           plot.style.height = "300px";
           facts.className = "facts";
-          element.append(title, plot, facts);
+          element.append(title, legend, plot, facts);
         }
         return tidegate.show(element, chart);
       }));
