@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_pooling_against_each_row_by_itself():
         expected = (own.mean(0), own.amax(0)) if length else (torch.zeros(3), torch.zeros(3))
         torch.testing.assert_close(mean[row], expected[0])
         torch.testing.assert_close(highest[row], expected[1])
+
+
+def test_saved_and_loaded(model, tmp_path):
+    model = copy.copy(model)
+    model.temperature_ = 2.0
+    model.save(tmp_path)
+    other = tg.Classifier.load(tmp_path)
+    np.testing.assert_array_equal(other.predict_proba(waves(seed=1)), model.predict_proba(waves(seed=1)))
+    with pytest.raises(DataError, match="evaluate needs data: this model was fitted on data in memory"):
+        other.evaluate()
+    alone = other.evaluate(waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s")))
+    assert list(alone["models"]) == ["LSTM"]  # what the baselines would learn from is not kept
 
 
 def test_class_weights_are_those_of_the_classes():
@@ -301,6 +314,10 @@ def test_parts_are_stratified_by_class():
     assert sorted([*train, *valid, *test]) == list(range(123))
     assert [len(part) for part in split(codes, None, 0.0, 0.0, seed=0)] == [123, 0, 0]
     assert split(codes, None, 0.1, 0.2, seed=1)[2].tolist() != test.tolist()
+    people = np.repeat(np.arange(12), 10)
+    tests = [set(people[split(people % 2, people, 0.2, 0.25, seed)[2]]) for seed in range(4)]
+    assert [len(test) for test in tests] == [3, 3, 3, 3]
+    assert set.union(*tests) == set(range(12))  # each seed tests on other groups
     with pytest.raises(DataError, match="--group leaves too few groups"):
         split(codes, np.zeros(123), 0.1, 0.2, seed=0)
     with pytest.raises(DataError, match="1 of 3 labels occur only in groups that are not trained on"):
@@ -335,6 +352,8 @@ def test_what_training_has_seen_is_not_scored(model):
 
 
 def test_another_form_learns_from_the_same_sequences(model):
+    model = copy.copy(model)
+    model.sequences_ = model.training_data().take(np.arange(40)[::-1])  # another order, as another file may have
     twin = model.twin("one-way")
     assert twin.kept_ == model.kept_
     assert twin.form == "LSTM, one-way"

@@ -135,8 +135,8 @@ def _part_groups(
     folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold
-        chosen = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(left, codes[left], groups[left])
-        _, taken = next(iter(chosen))
+        parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed // folds)
+        _, taken = list(parted.split(left, codes[left], groups[left]))[seed % folds]  # each seed tests on other groups
     part[left[taken]] = number
     return np.delete(left, taken)
 
