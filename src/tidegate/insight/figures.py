@@ -101,7 +101,7 @@ def half_life_figure(study: Study) -> Figure:
         low, high = spans.low[1].mean(), spans.high[1].mean()
         beyond = int(np.isinf(half).sum())
         facts.append(
-            f"{name}: half of the units forget half within {_number(np.median(half))} {side.opened.unit}s"
+            f"{name}: half of the units forget half within {np.median(half):g} {side.opened.unit}s"
             + (f"; {beyond} keep more than half over all {cap:g} that were seen (not drawn)" if beyond else "")
             + f"; forget gates are nearly shut at {100 * low:.0f}% and nearly open at {100 * high:.0f}% of the steps; "
             f"latched units: {int(spans.latched.sum())}, dead: {int(spans.dead.sum())}, duplicates: "

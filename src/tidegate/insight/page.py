@@ -18,7 +18,7 @@ import numpy as np
 
 from tidegate.insight.charts import Chart, Figure, Heat, Line, Mark
 
-_PANEL = 118  # pixels of a heatmap's height
+_SYMBOLS = {"erased": "circle-open", "replaced": "diamond"}
 
 
 class Section(NamedTuple):
@@ -102,10 +102,16 @@ def _legend(chart: Chart | Heat) -> list[dict[str, str]]:
         return []
     named = {mark.name: mark for mark in chart.marks if mark.name}
     return [
-        {"name": name, "colour": f"@{mark.colour}", "kind": "dash" if mark.dash else mark.kind}
+        {"name": name, "colour": f"@{mark.colour}", "kind": _shape(mark)}
         for name, mark in named.items()
         if len(named) > 1
     ]
+
+
+def _shape(mark: Mark) -> str:
+    if mark.kind == "dots":
+        return _SYMBOLS.get(mark.colour, "circle").partition("-")[0]
+    return "dash" if mark.dash else mark.kind
 
 
 # -- HTML -------------------------------------------------------------------------------------------
@@ -146,7 +152,12 @@ def _choice(name: str, figure: Figure) -> str:
 
 
 def _height(chart: Chart | Heat) -> int:
-    return chart.height if isinstance(chart, Chart) else _PANEL * len(chart.panels) + 58
+    return chart.height if isinstance(chart, Chart) else _panel(chart) * len(chart.panels) + 58
+
+
+def _panel(heat: Heat) -> int:
+    """Pixels of one heatmap's height: more than one a unit, where there are many."""
+    return min(240, max(118, round(1.4 * len(heat.rows))))
 
 
 def asset(name: str) -> str:
@@ -209,7 +220,7 @@ def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
         return [{"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **around, **name}]
     shape: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"color": colour, "width": 2}}
     if mark.kind == "dots":
-        symbol = {"erased": "circle-open", "replaced": "diamond"}.get(mark.colour, "circle")
+        symbol = _SYMBOLS.get(mark.colour, "circle")
         shape = {"type": "scatter", "mode": "markers", "marker": {"color": colour, "size": 6, "symbol": symbol}}
     elif mark.dash:
         shape["line"]["dash"] = "dot"
@@ -237,7 +248,7 @@ def _lines(lines: list[Line], axis: str) -> dict[str, Any]:
 
 def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     count = len(heat.panels)
-    height = _PANEL * count + 58
+    height = _panel(heat) * count + 58
     gap = 26 / height
     each = (1.0 - gap * count) / count
     columns = as_json(heat.columns)

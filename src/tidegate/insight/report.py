@@ -103,7 +103,7 @@ def page_sections(found: Study) -> list[Section]:
     for k, case in enumerate(found.cases):
         when = str(case.times[first.history]).replace("T", " ")[:16]
         whose = f" of {case.series}" if case.series else ""
-        text = f"The forecast{whose} from {when} on, by {case.error:.3g} ({case.target}) in the mean."
+        text = f"The forecast{whose} from {when} on is off by {case.error:.3g} ({case.target}) on average."
         name = ("The worst forecast", "The second worst", "The third worst")[k] if k < 3 else f"The {k + 1}th worst"
         sections.append(Section(f"case{k + 1}", name, text, case_figures(found, k)))
     return sections

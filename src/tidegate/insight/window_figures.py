@@ -170,7 +170,7 @@ def gates_heat(trace: LayerTrace, order: np.ndarray, times: np.ndarray, name: st
         values = blocks(values, size).T.astype(np.float32)  # (H, n)
         limit = 1.0
         if gate == "cell":
-            limit = max(float(np.quantile(np.abs(values), 0.99)), 1e-6)
+            limit = max(float(np.quantile(np.abs(values), 0.97)), 1e-6)
         panels.append(Panel(_GATE_NAMES[gate], values, signed, limit))
     facts = [f"Each column is the mean of {size} steps."] if size > 1 else []
     rows = [f"unit {unit}" for unit in order]
