@@ -343,6 +343,22 @@ def test_without_a_validation_part_the_last_epoch_is_kept():
     assert made.notes_[-1] == "20 train"
 
 
+def test_refitting_learns_from_the_validation_part_too(model):
+    """The scores of the sequences that stopped training change; epochs and temperature are those found before."""
+    other = tg.Classifier(**SMALL, **TABLE, group="p", refit=True).fit(waves())
+    assert other.training_.best_epoch == model.training_.best_epoch
+    assert other.temperature_ == model.temperature_
+    assert other.kept_ == model.kept_
+    assert len(other._job().train) + len(other._job().valid) == len(other._job(both=True).train) == 32
+    valid = waves().filter(pl.col("s").is_in(model.kept_["valid"]))
+    truth = (valid.group_by("s", maintain_order=True).first()["kind"] == "up").to_numpy().astype(int)
+
+    def loss(made):
+        return -np.log(made.predict_proba(valid)[np.arange(len(truth)), truth]).mean()
+
+    assert loss(other) < loss(model)
+
+
 def test_what_training_has_seen_is_not_scored(model):
     more = pl.concat([waves(), waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s"))])
     assert model.evaluate(more)["test"]["sequences"] == 40 + len(model.untouched())

@@ -22,6 +22,7 @@ from tidegate.tasks.classify_data import (
     about_sequences,
     about_values,
     check_classes,
+    check_kind,
     label_frame,
     make_batch,
     split,
@@ -33,6 +34,7 @@ from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import MODEL
+from tidegate.training.loop import train
 
 TEST = 0.2  # of tables and folders; an array's user parts the data, as scikit-learn does
 
@@ -300,8 +302,8 @@ class Classifier(Learner):
             parts = split(codes, data.groups, c.validation, test, c.seed)
         else:
             where = {name: n for n, name in enumerate(data.names)}
-            train, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
-            parts = np.array(train, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
+            trained, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
+            parts = np.array(trained, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
         self._parts = parts
         self.kept_ = {
             name: [data.names[n] for n in part] for name, part in zip(("train", "valid"), parts, strict=False)
@@ -326,21 +328,26 @@ class Classifier(Learner):
             c.noise, c.cell,
         )  # fmt: skip
 
-    def _job(self) -> ClassifyJob:
+    def _job(self, *, both: bool = False) -> ClassifyJob:
         assert self.sequences_ is not None
         data = self._in_order(self.sequences_)
-        train, valid, _ = self._parts
-        return ClassifyJob(self.model_, data, self._codes, train, valid, self.scaling_, self.resolved_)
+        trained, valid, _ = self._parts
+        if both:
+            trained, valid = np.concatenate([trained, valid]), valid[:0]
+        return ClassifyJob(self.model_, data, self._codes, trained, valid, self.scaling_, self.resolved_)
 
     def _epochs(self) -> int | None:
         return None if len(self._parts[1]) else self.config.epochs
 
     def _finish(self) -> None:
-        """The temperature, from the part not trained on."""
+        """The temperature, from the part not trained on; then, with ``refit``, that part is learnt from too."""
         assert self.sequences_ is not None
         valid = self._parts[1]
         logits = self.logits(self.sequences_)[valid] if len(valid) else np.zeros((0, len(self.classes_)))
         self.temperature_ = fit_temperature(logits, self._codes[valid])
+        if self.config.refit and len(valid):
+            self._start()
+            train(self._job(both=True), self.config, progress=False, fixed_epochs=max(1, self.training_.best_epoch))
 
     def _in_order(self, sequences: Sequences) -> Sequences:
         return sequences.shuffled(self.resolved_.seed) if self.resolved_.shuffle_steps else sequences
@@ -348,7 +355,7 @@ class Classifier(Learner):
     @torch.no_grad()
     def logits(self, sequences: Sequences) -> np.ndarray:
         """Scores (N, K) before softmax, not calibrated."""
-        self._check_kind(sequences)
+        check_kind(sequences, self.scaling_)
         self.model_.eval()
         sequences = self._in_order(sequences)
         order = np.argsort(sequences.lengths, kind="stable")  # so that little is padded
@@ -361,16 +368,6 @@ class Classifier(Learner):
     def probabilities(self, sequences: Sequences) -> np.ndarray:
         """Calibrated probabilities (N, K)."""
         return to_probabilities(self.logits(sequences), self.temperature_)
-
-    def _check_kind(self, sequences: Sequences) -> None:
-        if sequences.text != (self.scaling_ is None):
-            kinds = ("numbers", "text")
-            was, given = kinds[self.scaling_ is None], kinds[sequences.text]
-            raise DataError(f"the model was trained on {was}; given {given}")
-        if self.scaling_ is not None and len(sequences.columns) != len(self.scaling_.mean):
-            raise DataError(
-                f"the model was trained on arrays (T, {len(self.scaling_.mean)}); given (T, {len(sequences.columns)})"
-            )
 
     # -- the run folder ---------------------------------------------------------------------------
 

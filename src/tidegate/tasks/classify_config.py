@@ -34,6 +34,9 @@ class ClassifyConfig(TrainingConfig):
     test: float | None = Field(
         None, ge=0, lt=1, description="Share kept untouched for evaluation; 0.2, or 0 for arrays in Python."
     )
+    refit: bool = Field(
+        False, description="At the end, train anew on the validation part too, for as many epochs as were best."
+    )
     hidden_size: int = Field(64, ge=1, description="Units of each layer and direction.")
     num_layers: int = Field(1, ge=1, description="Layers.")
     bidirectional: bool = Field(True, description="Read the sequence backwards too.")

@@ -141,6 +141,18 @@ def _part_groups(
     return np.delete(left, taken)
 
 
+def check_kind(sequences: Sequences, scaling: SequenceScaling | None) -> None:
+    """Refuse text where training had numbers, and other columns."""
+    if sequences.text != (scaling is None):
+        kinds = ("numbers", "text")
+        was, given = kinds[scaling is None], kinds[sequences.text]
+        raise DataError(f"the model was trained on {was}; given {given}")
+    if scaling is not None and len(sequences.columns) != len(scaling.mean):
+        raise DataError(
+            f"the model was trained on arrays (T, {len(scaling.mean)}); given (T, {len(sequences.columns)})"
+        )
+
+
 def label_frame(sequences: Sequences, p: np.ndarray, classes: np.ndarray, config: ClassifyConfig) -> pl.DataFrame:
     """A row a sequence: the most probable label, its probability, and those (N, K) of all labels."""
     return pl.DataFrame(
