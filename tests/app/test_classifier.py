@@ -359,12 +359,26 @@ def test_refitting_learns_from_the_validation_part_too(model):
     assert loss(other) < loss(model)
 
 
-def test_what_training_has_seen_is_not_scored(model):
+def test_what_training_has_seen_is_not_scored(model, tmp_path):
     more = pl.concat([waves(), waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s"))])
     assert model.evaluate(more)["test"]["sequences"] == 40 + len(model.untouched())
+    texts = pl.DataFrame({"say": ["yes"] * 20 + ["no"] * 20, "what": ["y"] * 20 + ["n"] * 20})
+    texts.write_csv(tmp_path / "a.csv")
+    made = tg.Classifier(**SMALL | {"epochs": 1}, text="say", label="what").fit(tmp_path / "a.csv")
+    assert made.evaluate(tmp_path / "a.csv") == made.evaluate()  # rows have no names, but these are its own
+    assert made.evaluate(texts)["test"]["sequences"] == 40
     seen = waves().filter(pl.col("s").is_in(model.kept_["train"]))
     with pytest.raises(DataError, match="no sequences to score: training has seen all that are given"):
         model.evaluate(seen)
+
+
+def test_fitted_again_on_other_columns():
+    made = tg.Classifier(**SMALL | {"epochs": 1}, sequence="s", label="kind", time="t").fit(waves())
+    assert made.resolved_.feature == ["v", "w"]
+    made.fit(waves().rename({"w": "x"}))
+    assert made.resolved_.feature == ["v", "x"]
+    with pytest.raises(DataError, match="has no column 'x'"):
+        made.predict(waves())
 
 
 def test_another_form_learns_from_the_same_sequences(model):

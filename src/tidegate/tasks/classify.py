@@ -204,8 +204,8 @@ class Classifier(Learner):
             If there are none.
         """
         self._check_fitted("evaluate")
-        own = data is None
-        sequences = self.training_data() if own else self._read(data)
+        own = data is None or (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_)
+        sequences = self.training_data() if own else self._read(data, trained=True)
         if own or sequences.named:
             seen = set(self.kept_["train"]) | set(self.kept_["valid"])
             left = np.array([n for n, name in enumerate(sequences.names) if name not in seen], np.int64)
@@ -258,10 +258,11 @@ class Classifier(Learner):
             raise ConfigError("a list of arrays needs its labels: fit(arrays, y)")
         return from_arrays(data, y, groups)
 
-    def _read(self, data: Any, *, labelled: bool = True) -> Sequences:
+    def _read(self, data: Any, *, labelled: bool = True, trained: bool = False) -> Sequences:
+        """``trained``: with the columns that training had."""
         if isinstance(data, Sequences):
             return data
-        c = self.resolved_ if self.__sklearn_is_fitted__() else self.config
+        c = self.resolved_ if trained else self.config
         if isinstance(data, str | Path) and Path(data).expanduser().is_dir():
             if given := [f"--{n}" for n in ("sequence", "label", "text", "group") if getattr(c, n) is not None]:
                 raise ConfigError(f"{data} is a folder, whose files are the sequences; it does not go with {given[0]}")
@@ -277,14 +278,14 @@ class Classifier(Learner):
 
     def _unlabelled(self, data: Any, what: str) -> Sequences:
         self._check_fitted(what)
-        sequences = self._read(data, labelled=False)
+        sequences = self._read(data, labelled=False, trained=True)
         self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
         return sequences
 
     def training_data(self) -> Sequences:
         """The labelled sequences of ``fit``; read again after ``load``."""
         if self.sequences_ is None:
-            self.sequences_, _ = with_labels(self._read(self._source(None)))
+            self.sequences_, _ = with_labels(self._read(self._source(None), trained=True))
         return self.sequences_
 
     def _prepare(self, data: Sequences) -> None:
