@@ -165,7 +165,9 @@ def _side(opened: OpenForecast, rnn: RNN | None) -> Side:
     gap = ledger_gap(lstm, some.x[:end], steps, baseline=some.baseline[:end]).memory
     few = opened.take(slice(0, 64))
     spans = memory_spans(lstm, few.x, time=opened.time, unit=opened.unit, starts=64)
-    flow = gradient_flow(lstm, opened.take(slice(0, 16)).x[:end], rnn)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the RNN that is made where none was trained
+        flow = gradient_flow(lstm, opened.take(slice(0, 16)).x[:end], rnn)
     ablation = ablate_each(lstm, few.x, error_score(few))
     layers = trace(lstm, opened.take(slice(0, 16)).x).layers
     orders = [order_units(layer.cell[:, :, 0].flatten(0, 1).numpy()) for layer in layers]
