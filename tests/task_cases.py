@@ -77,7 +77,7 @@ CASES = {
     "classify": Case(
         waves,
         ["--sequence", "s", "--label", "kind", "--time", "t", "--feature", "v", "--feature", "w"],
-        ["--hidden-size", "4", "--batch-size", "8", "--epochs", "3"],
+        ["--hidden-size", "4", "--batch-size", "8", "--epochs", "3", "--refit"],
         4,
         "v",
         ("--sequenc", "--sequence"),

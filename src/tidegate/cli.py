@@ -265,21 +265,51 @@ def explain_run(
     """
     from tidegate.insight.report import explain
 
-    def tell(what: str) -> None:
-        err.print(escape(what), highlight=False, soft_wrap=True)
-
-    paths = explain(run, data, out, windows=windows, worst=worst, progress=tell)
+    paths = explain(run, data, out, windows=windows, worst=worst, progress=_tell)
     _console(f"Written: {paths[0]} (open it in any browser, offline) and {len(paths) - 1} pictures beside it")
 
 
 @app.command
-def demo(job: Literal["forecast"] = "forecast", /, *, quick: bool = False, out: Path | None = None) -> None:
+def lens(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8431,
+    windows: int = 64,
+    worst: int = 1,
+) -> None:
+    """The page of `explain`, live in a browser: pick a moment, mark a span, edit an input. Changes nothing.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The table; the one that the run was trained on by default.
+    host
+        The address to listen on; by default this machine alone can open the page.
+    port
+        0 for any that is free.
+    windows
+        At most so many windows of the untouched last part can be picked.
+    worst
+        So many of the worst forecasts are shown below the live part.
+    """
+    from tidegate.insight.lens import lens
+
+    lens(run, data, host=host, port=port, windows=windows, worst=worst, progress=_tell)
+
+
+@app.command
+def demo(job: Literal["forecast", "classify"] = "forecast", /, *, quick: bool = False, out: Path | None = None) -> None:
     """Learn from an embedded sample: train, compare, evaluate and predict.
 
     Parameters
     ----------
     job
-        forecast: the temperature at New York's airports.
+        forecast: the temperature at New York's airports. classify: exercises, by a watch's sensors.
     quick
         A small model and few examples, to see that all works.
     out
@@ -386,6 +416,11 @@ def _report(
     for sentence in report.sentences:
         _console(sentence)
     _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in report.paths))
+
+
+def _tell(text: str) -> None:
+    """Progress, on standard error."""
+    err.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _console(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_pooling_against_each_row_by_itself():
         torch.testing.assert_close(highest[row], expected[1])
 
 
+def test_saved_and_loaded(model, tmp_path):
+    model = copy.copy(model)
+    model.temperature_ = 2.0
+    model.save(tmp_path)
+    other = tg.Classifier.load(tmp_path)
+    np.testing.assert_array_equal(other.predict_proba(waves(seed=1)), model.predict_proba(waves(seed=1)))
+    with pytest.raises(DataError, match="evaluate needs data: this model was fitted on data in memory"):
+        other.evaluate()
+    alone = other.evaluate(waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s")))
+    assert list(alone["models"]) == ["LSTM"]  # what the baselines would learn from is not kept
+
+
 def test_class_weights_are_those_of_the_classes():
     x, y = first_of_two(40)
     y = np.where(np.arange(40) < 30, 0, 1)
@@ -107,7 +120,7 @@ def test_class_weights_are_those_of_the_classes():
         torch.tensor(made.logits(made.sequences_.take(own))), torch.tensor(y[own]), reduction="none"
     )
     assert weight == 8
-    assert float(loss) == pytest.approx(float((expected * job.weights[y[own]]).mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float((expected * job.weights[y[own]]).mean()), rel=1e-5)
 
 
 # --- scikit-learn ----------------------------------------------------------------------------------------------
@@ -301,6 +314,10 @@ def test_parts_are_stratified_by_class():
     assert sorted([*train, *valid, *test]) == list(range(123))
     assert [len(part) for part in split(codes, None, 0.0, 0.0, seed=0)] == [123, 0, 0]
     assert split(codes, None, 0.1, 0.2, seed=1)[2].tolist() != test.tolist()
+    people = np.repeat(np.arange(12), 10)
+    tests = [set(people[split(people % 2, people, 0.2, 0.25, seed)[2]]) for seed in range(4)]
+    assert [len(test) for test in tests] == [3, 3, 3, 3]
+    assert set.union(*tests) == set(range(12))  # each seed tests on other groups
     with pytest.raises(DataError, match="--group leaves too few groups"):
         split(codes, np.zeros(123), 0.1, 0.2, seed=0)
     with pytest.raises(DataError, match="1 of 3 labels occur only in groups that are not trained on"):
@@ -326,15 +343,47 @@ def test_without_a_validation_part_the_last_epoch_is_kept():
     assert made.notes_[-1] == "20 train"
 
 
-def test_what_training_has_seen_is_not_scored(model):
+def test_refitting_learns_from_the_validation_part_too(model):
+    """The scores of the sequences that stopped training change; epochs and temperature are those found before."""
+    other = tg.Classifier(**SMALL, **TABLE, group="p", refit=True).fit(waves())
+    assert other.training_.best_epoch == model.training_.best_epoch
+    assert other.temperature_ == model.temperature_
+    assert other.kept_ == model.kept_
+    assert len(other._job().train) + len(other._job().valid) == len(other._job(both=True).train) == 32
+    valid = waves().filter(pl.col("s").is_in(model.kept_["valid"]))
+    truth = (valid.group_by("s", maintain_order=True).first()["kind"] == "up").to_numpy().astype(int)
+
+    def loss(made):
+        return -np.log(made.predict_proba(valid)[np.arange(len(truth)), truth]).mean()
+
+    assert loss(other) < loss(model)
+
+
+def test_what_training_has_seen_is_not_scored(model, tmp_path):
     more = pl.concat([waves(), waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s"))])
     assert model.evaluate(more)["test"]["sequences"] == 40 + len(model.untouched())
+    texts = pl.DataFrame({"say": ["yes"] * 20 + ["no"] * 20, "what": ["y"] * 20 + ["n"] * 20})
+    texts.write_csv(tmp_path / "a.csv")
+    made = tg.Classifier(**SMALL | {"epochs": 1}, text="say", label="what").fit(tmp_path / "a.csv")
+    assert made.evaluate(tmp_path / "a.csv") == made.evaluate()  # rows have no names, but these are its own
+    assert made.evaluate(texts)["test"]["sequences"] == 40
     seen = waves().filter(pl.col("s").is_in(model.kept_["train"]))
     with pytest.raises(DataError, match="no sequences to score: training has seen all that are given"):
         model.evaluate(seen)
 
 
+def test_fitted_again_on_other_columns():
+    made = tg.Classifier(**SMALL | {"epochs": 1}, sequence="s", label="kind", time="t").fit(waves())
+    assert made.resolved_.feature == ["v", "w"]
+    made.fit(waves().rename({"w": "x"}))
+    assert made.resolved_.feature == ["v", "x"]
+    with pytest.raises(DataError, match="has no column 'x'"):
+        made.predict(waves())
+
+
 def test_another_form_learns_from_the_same_sequences(model):
+    model = copy.copy(model)
+    model.sequences_ = model.training_data().take(np.arange(40)[::-1])  # another order, as another file may have
     twin = model.twin("one-way")
     assert twin.kept_ == model.kept_
     assert twin.form == "LSTM, one-way"

@@ -19,6 +19,7 @@ from task_cases import CASES
 from tidegate.cli import main
 from tidegate.errors import RunError
 from tidegate.tasks import load_run, task_class
+from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.estimator import NotFitted
 from tidegate.training import loop
 from tidegate.training.checkpoint import load_tensors, save_tensors
@@ -239,3 +240,12 @@ def test_used_before_it_is_trained(task):
     for call in (lambda: made.predict(CASES[task].table()), made.evaluate, lambda: made.save("nowhere")):
         with pytest.raises(NotFitted, match="needs a trained model: call fit first, or load a run folder"):
             call()
+
+
+def test_the_demonstration_fits_its_task(task):
+    demo, kind = DEMOS[task], task_class(task)
+    assert demo.data().is_file()
+    assert set(demo.compare) <= set(kind.comparisons)
+    for fields in (demo.fields, demo.fields | demo.quick):
+        made = kind(**fields)
+        assert made.get_params().items() >= fields.items()

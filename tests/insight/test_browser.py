@@ -55,7 +55,7 @@ def test_click_on_a_moment_changes_the_ledger(page, visit):
     after = facts(seen, "case1-ledger")
     assert len(after) == 2
     assert after[0] != before[0]
-    assert "Gap" in after[0]
+    assert "Ledger against truth" in after[0]
     assert f"{int(other) + 1} step" in tab.locator("#case1-ledger h4").first.inner_text()
     tab.select_option("#case1-ledger select", chosen)
     assert facts(seen, "case1-ledger") == before

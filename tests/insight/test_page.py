@@ -15,12 +15,13 @@ from tidegate.cli import main
 from tidegate.errors import ConfigError
 from tidegate.insight import open_forecast
 from tidegate.insight.charts import Chart, Figure, Heat, Mark, Panel
-from tidegate.insight.figures import ledger_figure, sequence_chart
+from tidegate.insight.gap import Agreement
 from tidegate.insight.order import block, blocks, order_units, thin
 from tidegate.insight.page import Section, chart_json, plain, render, safe_json
 from tidegate.insight.pngs import png
 from tidegate.insight.report import explain
-from tidegate.insight.study import gap_steps, kept_steps, moments_of, study
+from tidegate.insight.study import Moment, gap_steps, kept_steps, moments_of, study
+from tidegate.insight.window_figures import ledger_figure, output_chart, sequence_chart
 
 ALL = ["history", "lags", "half-lives", "gradients", "ablation"]
 OF_A_CASE = ["forecast", "ledger", "gates", "inputs"]
@@ -54,9 +55,9 @@ def test_every_ledger_has_its_gap_beside_it(page):
         if key == "lags" or key.endswith("-ledger"):
             for both in figure["charts"].values():
                 for chart in both:
-                    said = [fact for fact in chart["facts"] if fact.startswith("Gap")]
+                    said = [fact for fact in chart["facts"] if fact.startswith("Ledger against truth")]
                     assert {"erased", "replaced"} <= set(re.findall("erased|replaced", " ".join(said)))
-                    assert all(re.search(r"slope \S+, correlation \S+, sum\|change - entry\|", s) for s in said)
+                    assert all(re.search(r"slope \S+, correlation \S+, gap \S+\.", s) for s in said)
 
 
 def test_untrained_control_stands_beside(page):
@@ -150,6 +151,17 @@ def test_aggregation():
     assert len(gap_steps(1000)) == 24
     assert moments_of(24, 5) == (5, sorted({*moments_of(24, 5)[1], 5}))
     assert len(moments_of(24, 5)[1]) == 8
+
+
+def test_a_long_ledger_keeps_its_sum():
+    shares = np.random.default_rng(0).normal(size=20_000)
+    gap = {how: Agreement(1.0, 1.0, 0.0) for how in ("erased", "replaced")}
+    m = Moment(0, shares, 0.0, 1.0, float(shares.sum()) + 1.0, np.arange(3), np.zeros(3), np.zeros(3), gap)
+    chart = output_chart(m, "trained", np.arange(20_000), "y", 19_999)
+    up, down = chart.marks
+    assert len(up.y) <= 480
+    assert (up.y + down.y).sum() == pytest.approx(shares.sum())
+    assert "Each bar is the sum of 42 steps." in chart.facts
 
 
 def long_page() -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tidegate.insight.charts import Chart, Figure, Heat, Line, Mark
 
-_PANEL = 118  # pixels of a heatmap's height
+_SYMBOLS = {"erased": "circle-open", "replaced": "diamond"}
 
 
 class Section(NamedTuple):
@@ -56,7 +56,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
                 "charts": {choice: [chart_json(c) for c in both] for choice, both in figure.charts.items()},
             }
     links = " ".join(f'<a href="#{html.escape(s.key)}">{html.escape(s.title)}</a>' for s in sections)
-    scripts = [_plotly(), _asset("page.js"), *([_asset("lens.js")] if live else [])]
+    scripts = [_plotly(), asset("page.js"), *([asset("lens.js")] if live else [])]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     connect = "'self'" if live else "'none'"
     policy = (
@@ -66,7 +66,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
     parts = {
         "policy": html.escape(policy),
         "title": html.escape(title),
-        "style": _asset("page.css"),
+        "style": asset("page.css"),
         "about": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in about),
         "links": links,
         "live": live,
@@ -74,7 +74,7 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
         "charts": safe_json(charts),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    page = _asset("page.html")
+    page = asset("page.html")
     pieces = page.split("@@")  # text, name, text, name, ...
     return "".join(piece if k % 2 == 0 else parts[piece] for k, piece in enumerate(pieces))
 
@@ -93,7 +93,25 @@ def plain(text: str) -> str:
 def chart_json(chart: Chart | Heat) -> dict[str, Any]:
     """What the page's script draws: title and facts as text, data and layout for Plotly."""
     data, layout = _heat(chart) if isinstance(chart, Heat) else _chart(chart)
-    return {"title": chart.title, "facts": chart.facts, "data": data, "layout": layout}
+    return {"title": chart.title, "facts": chart.facts, "legend": _legend(chart), "data": data, "layout": layout}
+
+
+def _legend(chart: Chart | Heat) -> list[dict[str, str]]:
+    """Each name once, with its colour and shape; as text, beside the plot and not in it."""
+    if isinstance(chart, Heat):
+        return []
+    named = {mark.name: mark for mark in chart.marks if mark.name}
+    return [
+        {"name": name, "colour": f"@{mark.colour}", "kind": _shape(mark)}
+        for name, mark in named.items()
+        if len(named) > 1
+    ]
+
+
+def _shape(mark: Mark) -> str:
+    if mark.kind == "dots":
+        return _SYMBOLS.get(mark.colour, "circle").partition("-")[0]
+    return "dash" if mark.dash else mark.kind
 
 
 # -- HTML -------------------------------------------------------------------------------------------
@@ -109,16 +127,20 @@ def _figure(figure: Figure) -> str:
             for name in figure.charts
         )
         choice = f'<p class="choice"><label>{html.escape(figure.choice)} <select>{options}</select></label></p>'
-    plots = "".join(
-        f'<div class="side"><h4>{html.escape(c.title)}</h4><div class="plot" style="height:{_height(c)}px"></div>'
-        f'<ul class="facts">{"".join(f"<li>{html.escape(fact)}</li>" for fact in c.facts)}</ul></div>'
-        for c in figure.shown()
-    )
+    plots = "".join(_side(chart) for chart in figure.shown())
     count = len(figure.shown())
     return (
         f'<figure id="{key}" data-chosen="{html.escape(figure.chosen)}"><h3>{html.escape(figure.title)}</h3>'
         f'<p class="hint">{html.escape(figure.hint)}</p>{choice}<div class="plots{" two" * (count > 1)}">{plots}</div>'
         "</figure>"
+    )
+
+
+def _side(chart: Chart | Heat) -> str:
+    facts = "".join(f"<li>{html.escape(fact)}</li>" for fact in chart.facts)
+    return (
+        f'<div class="side"><h4>{html.escape(chart.title)}</h4><p class="legend"></p>'
+        f'<div class="plot" style="height:{_height(chart)}px"></div><ul class="facts">{facts}</ul></div>'
     )
 
 
@@ -130,10 +152,16 @@ def _choice(name: str, figure: Figure) -> str:
 
 
 def _height(chart: Chart | Heat) -> int:
-    return chart.height if isinstance(chart, Chart) else _PANEL * len(chart.panels) + 58
+    return chart.height if isinstance(chart, Chart) else _panel(chart) * len(chart.panels) + 58
 
 
-def _asset(name: str) -> str:
+def _panel(heat: Heat) -> int:
+    """Pixels of one heatmap's height: more than one a unit, where there are many."""
+    return min(240, max(118, round(1.4 * len(heat.rows))))
+
+
+def asset(name: str) -> str:
+    """A file of the page."""
     return (files("tidegate.insight") / "web" / name).read_text(encoding="utf-8")
 
 
@@ -148,11 +176,10 @@ def _plotly() -> str:
 
 def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = [trace for mark in chart.marks for trace in _traces(mark, chart.sideways)]
-    names = {mark.name for mark in chart.marks if mark.name}
     value = {"title": {"text": _label(chart.y)}, "automargin": True, "nticks": 6}
     if chart.log_y:
         value |= {"type": "log", "exponentformat": "power", "dtick": _decades(chart)}
-    other: dict[str, Any] = {"title": {"text": _label(chart.x)}, "automargin": True}
+    other: dict[str, Any] = {"title": {"text": _label(chart.x, 48)}, "automargin": True}
     first = chart.marks[0].x if chart.marks else np.empty(0)
     if first.dtype.kind == "U":
         other["type"] = "category"
@@ -160,14 +187,14 @@ def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         layout: dict[str, Any] = {"xaxis": value, "yaxis": other | {"autorange": "reversed"}}
     else:
         layout = {"xaxis": other, "yaxis": value}
-    layout |= {"height": chart.height, "barmode": "relative", "showlegend": len(names) > 1, "hovermode": "closest"}
+    layout |= {"height": chart.height, "barmode": "relative", "showlegend": False, "hovermode": "closest"}
     if not chart.sideways:
         layout["hovermode"] = "x"
         layout |= _lines(chart.lines, "y")
     return data, layout
 
 
-def _label(text: str, most: int = 44) -> str:
+def _label(text: str, most: int = 34) -> str:
     """An axis has room for so many letters; the whole name stands in the text."""
     return plain(text if len(text) <= most else text[: most - 1] + "…")
 
@@ -181,19 +208,19 @@ def _decades(chart: Chart) -> int:
 
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
-    x, y, colour = _values(mark.x), _values(mark.y), f"@{mark.colour}"
-    name: dict[str, Any] = {"name": plain(mark.name), "showlegend": bool(mark.name), "opacity": mark.strong}
+    x, y, colour = as_json(mark.x), as_json(mark.y), f"@{mark.colour}"
+    name: dict[str, Any] = {"name": plain(mark.name), "opacity": mark.strong}
     if mark.kind == "bars":
         along = {"x": y, "y": x, "orientation": "h"} if sideways else {"x": x, "y": y}
         return [{"type": "bar", "marker": {"color": colour, "line": {"width": 0}}, **along, **name}]
     if mark.kind == "band":
         assert mark.low is not None
-        around = {"x": x + x[::-1], "y": y + _values(mark.low)[::-1], "fill": "toself", "fillcolor": colour}
+        around = {"x": x + x[::-1], "y": y + as_json(mark.low)[::-1], "fill": "toself", "fillcolor": colour}
         line = {"width": 0, "color": colour}
         return [{"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **around, **name}]
     shape: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"color": colour, "width": 2}}
     if mark.kind == "dots":
-        symbol = {"erased": "circle-open", "replaced": "diamond"}.get(mark.colour, "circle")
+        symbol = _SYMBOLS.get(mark.colour, "circle")
         shape = {"type": "scatter", "mode": "markers", "marker": {"color": colour, "size": 6, "symbol": symbol}}
     elif mark.dash:
         shape["line"]["dash"] = "dot"
@@ -206,7 +233,7 @@ def _lines(lines: list[Line], axis: str) -> dict[str, Any]:
     """Vertical lines, each with its word at the top."""
     shapes, words = [], []
     for k, line in enumerate(lines):
-        x = _values(np.array([line.x]))[0]
+        x = as_json(np.array([line.x]))[0]
         style = {"color": "@ink", "width": 1, "dash": "dash"}
         shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style})
         right = k == len(lines) - 1 and len(lines) > 1
@@ -221,10 +248,10 @@ def _lines(lines: list[Line], axis: str) -> dict[str, Any]:
 
 def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     count = len(heat.panels)
-    height = _PANEL * count + 58
+    height = _panel(heat) * count + 58
     gap = 26 / height
     each = (1.0 - gap * count) / count
-    columns = _values(heat.columns)
+    columns = as_json(heat.columns)
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"height": height, "margin": {"t": 8, "b": 50, "l": 40, "r": 60}, "hovermode": "closest"}
     notes = []
@@ -257,16 +284,24 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _values(values: np.ndarray) -> list[Any]:
+def as_json(values: np.ndarray) -> list[Any]:
     """JSON's own types; what is not a number is null, times are ISO 8601."""
     values = np.asarray(values)
     if values.dtype.kind == "M":
-        return np.datetime_as_string(values, unit="s").tolist()
+        return time_text(values)
     if values.dtype.kind in "UO":
         return [plain(str(v)) for v in values.tolist()]
     if values.dtype.kind == "f":
         return [None if not np.isfinite(v) else float(f"{v:.6g}") for v in values.tolist()]
     return values.tolist()
+
+
+def time_text(times: np.ndarray) -> list[str]:
+    """Moments as text: ISO 8601 to the second (finer where they are), or whole numbers."""
+    if times.dtype.kind != "M":
+        return [str(time) for time in times.tolist()]
+    whole = (times == times.astype("datetime64[s]")).all()
+    return np.datetime_as_string(times, unit="s" if whole else "us").tolist()
 
 
 def _typed(values: np.ndarray) -> dict[str, Any]:

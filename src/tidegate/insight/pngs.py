@@ -20,6 +20,7 @@ def png(figure: Figure) -> bytes:
     """The figure as it is first shown, the trained and the untrained model side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
+    from PIL import Image
 
     charts = figure.shown()
     columns = min(2, len(charts))
@@ -33,9 +34,10 @@ def png(figure: Figure) -> bytes:
             _draw_heat(part, chart)
         else:
             _draw(part, chart)
-    data = io.BytesIO()
+    data, small = io.BytesIO(), io.BytesIO()
     canvas.savefig(data, format="png")
-    return data.getvalue()
+    Image.open(data).convert("RGB").quantize(128).save(small, format="png", optimize=True)  # a third of the size
+    return small.getvalue()
 
 
 def _draw(part: Any, chart: Chart) -> None:

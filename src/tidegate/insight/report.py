@@ -7,11 +7,12 @@ from typing import Any
 
 from tidegate.data.atomic import atomic_write
 from tidegate.errors import ConfigError, RunError
-from tidegate.insight.figures import case_figures, page_figures
+from tidegate.insight.figures import page_figures
 from tidegate.insight.model import OpenForecast, open_forecast
 from tidegate.insight.page import Section, render
 from tidegate.insight.pngs import png
 from tidegate.insight.study import Study, study
+from tidegate.insight.window_figures import case_figures
 from tidegate.tasks.forecast import Forecaster
 from tidegate.tasks.run import make_folder
 
@@ -102,7 +103,7 @@ def page_sections(found: Study) -> list[Section]:
     for k, case in enumerate(found.cases):
         when = str(case.times[first.history]).replace("T", " ")[:16]
         whose = f" of {case.series}" if case.series else ""
-        text = f"The forecast{whose} from {when} on, by {case.error:.3g} ({case.target}) in the mean."
+        text = f"The forecast{whose} from {when} on is off by {case.error:.3g} ({case.target}) on average."
         name = ("The worst forecast", "The second worst", "The third worst")[k] if k < 3 else f"The {k + 1}th worst"
         sections.append(Section(f"case{k + 1}", name, text, case_figures(found, k)))
     return sections
@@ -122,6 +123,7 @@ def about(opened: OpenForecast) -> list[str]:
         f"steps of {step} with {len(opened.names)} inputs, and runs on through the {opened.windows.horizon} steps "
         "that it forecasts.",
         "A ledger takes the long-term memory, or a forecast, apart into what each past step wrote. It is exact with "
-        "all gates held fixed; how far that is from what would really happen stands beside each as its gap. A perfect "
-        "match has slope 1, correlation 1 and sum|change - entry| / sum|change| of 0.",
+        "all gates held fixed. How far it is from what really changes is measured and stands beside each: slope and "
+        "correlation (1 is perfect), and the gap, sum|change - entry| / sum|change| (0 is perfect; 1 is as far off as "
+        "saying nothing).",
     ]

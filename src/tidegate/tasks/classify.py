@@ -16,12 +16,13 @@ from torch import Tensor
 
 from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_config import ClassifyConfig
+from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
     SequenceScaling,
     about_sequences,
     about_values,
     check_classes,
+    check_kind,
     label_frame,
     make_batch,
     split,
@@ -33,14 +34,9 @@ from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import MODEL
+from tidegate.training.loop import train
 
 TEST = 0.2  # of tables and folders; an array's user parts the data, as scikit-learn does
-FORMS: dict[str, dict[str, Any]] = {
-    "shuffled": {"shuffle_steps": True},
-    "one-way": {"bidirectional": False},
-    "rnn": {"cell": "rnn"},
-    "lstm": {"cell": "lstm"},
-}
 
 
 class Classifier(Learner):
@@ -208,8 +204,8 @@ class Classifier(Learner):
             If there are none.
         """
         self._check_fitted("evaluate")
-        own = data is None
-        sequences = self.training_data() if own else self._read(data)
+        own = data is None or (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_)
+        sequences = self.training_data() if own else self._read(data, trained=True)
         if own or sequences.named:
             seen = set(self.kept_["train"]) | set(self.kept_["valid"])
             left = np.array([n for n, name in enumerate(sequences.names) if name not in seen], np.int64)
@@ -244,7 +240,9 @@ class Classifier(Learner):
     # -- from data to sequences -------------------------------------------------------------------
 
     def _is_table(self, data: Any) -> bool:
-        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or is_pandas(data)
+        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or (
+            is_pandas(data) and hasattr(data, "columns")
+        )
 
     def _labelled(self, data: Any, y: Any, groups: Any) -> Any:
         """Arrays with their labels as sequences; anything else as it is."""
@@ -260,10 +258,11 @@ class Classifier(Learner):
             raise ConfigError("a list of arrays needs its labels: fit(arrays, y)")
         return from_arrays(data, y, groups)
 
-    def _read(self, data: Any, *, labelled: bool = True) -> Sequences:
+    def _read(self, data: Any, *, labelled: bool = True, trained: bool = False) -> Sequences:
+        """``trained``: with the columns that training had."""
         if isinstance(data, Sequences):
             return data
-        c = self.resolved_ if self.__sklearn_is_fitted__() else self.config
+        c = self.resolved_ if trained else self.config
         if isinstance(data, str | Path) and Path(data).expanduser().is_dir():
             if given := [f"--{n}" for n in ("sequence", "label", "text", "group") if getattr(c, n) is not None]:
                 raise ConfigError(f"{data} is a folder, whose files are the sequences; it does not go with {given[0]}")
@@ -279,14 +278,14 @@ class Classifier(Learner):
 
     def _unlabelled(self, data: Any, what: str) -> Sequences:
         self._check_fitted(what)
-        sequences = self._read(data, labelled=False)
+        sequences = self._read(data, labelled=False, trained=True)
         self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
         return sequences
 
     def training_data(self) -> Sequences:
         """The labelled sequences of ``fit``; read again after ``load``."""
         if self.sequences_ is None:
-            self.sequences_, _ = with_labels(self._read(self._source(None)))
+            self.sequences_, _ = with_labels(self._read(self._source(None), trained=True))
         return self.sequences_
 
     def _prepare(self, data: Sequences) -> None:
@@ -304,8 +303,8 @@ class Classifier(Learner):
             parts = split(codes, data.groups, c.validation, test, c.seed)
         else:
             where = {name: n for n, name in enumerate(data.names)}
-            train, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
-            parts = np.array(train, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
+            trained, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
+            parts = np.array(trained, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
         self._parts = parts
         self.kept_ = {
             name: [data.names[n] for n in part] for name, part in zip(("train", "valid"), parts, strict=False)
@@ -330,21 +329,26 @@ class Classifier(Learner):
             c.noise, c.cell,
         )  # fmt: skip
 
-    def _job(self) -> ClassifyJob:
+    def _job(self, *, both: bool = False) -> ClassifyJob:
         assert self.sequences_ is not None
         data = self._in_order(self.sequences_)
-        train, valid, _ = self._parts
-        return ClassifyJob(self.model_, data, self._codes, train, valid, self.scaling_, self.resolved_)
+        trained, valid, _ = self._parts
+        if both:
+            trained, valid = np.concatenate([trained, valid]), valid[:0]
+        return ClassifyJob(self.model_, data, self._codes, trained, valid, self.scaling_, self.resolved_)
 
     def _epochs(self) -> int | None:
         return None if len(self._parts[1]) else self.config.epochs
 
     def _finish(self) -> None:
-        """The temperature, from the part not trained on."""
+        """The temperature, from the part not trained on; then, with ``refit``, that part is learnt from too."""
         assert self.sequences_ is not None
         valid = self._parts[1]
         logits = self.logits(self.sequences_)[valid] if len(valid) else np.zeros((0, len(self.classes_)))
         self.temperature_ = fit_temperature(logits, self._codes[valid])
+        if self.config.refit and len(valid):
+            self._start()
+            train(self._job(both=True), self.config, progress=False, fixed_epochs=max(1, self.training_.best_epoch))
 
     def _in_order(self, sequences: Sequences) -> Sequences:
         return sequences.shuffled(self.resolved_.seed) if self.resolved_.shuffle_steps else sequences
@@ -352,7 +356,7 @@ class Classifier(Learner):
     @torch.no_grad()
     def logits(self, sequences: Sequences) -> np.ndarray:
         """Scores (N, K) before softmax, not calibrated."""
-        self._check_kind(sequences)
+        check_kind(sequences, self.scaling_)
         self.model_.eval()
         sequences = self._in_order(sequences)
         order = np.argsort(sequences.lengths, kind="stable")  # so that little is padded
@@ -365,16 +369,6 @@ class Classifier(Learner):
     def probabilities(self, sequences: Sequences) -> np.ndarray:
         """Calibrated probabilities (N, K)."""
         return to_probabilities(self.logits(sequences), self.temperature_)
-
-    def _check_kind(self, sequences: Sequences) -> None:
-        if sequences.text != (self.scaling_ is None):
-            kinds = ("numbers", "text")
-            was, given = kinds[self.scaling_ is None], kinds[sequences.text]
-            raise DataError(f"the model was trained on {was}; given {given}")
-        if self.scaling_ is not None and len(sequences.columns) != len(self.scaling_.mean):
-            raise DataError(
-                f"the model was trained on arrays (T, {len(self.scaling_.mean)}); given (T, {len(sequences.columns)})"
-            )
 
     # -- the run folder ---------------------------------------------------------------------------
 

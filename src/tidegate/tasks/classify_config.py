@@ -8,6 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from tidegate.training.config import TrainingConfig
 
+# Other forms of a model, to be trained on the same sequences and put beside it.
+FORMS: dict[str, dict[str, Any]] = {
+    "shuffled": {"shuffle_steps": True},
+    "one-way": {"bidirectional": False},
+    "rnn": {"cell": "rnn"},
+    "lstm": {"cell": "lstm"},
+}
+
 
 class ClassifyConfig(TrainingConfig):
     """What is classified, from what, and how."""
@@ -25,6 +33,9 @@ class ClassifyConfig(TrainingConfig):
     )
     test: float | None = Field(
         None, ge=0, lt=1, description="Share kept untouched for evaluation; 0.2, or 0 for arrays in Python."
+    )
+    refit: bool = Field(
+        False, description="At the end, train anew on the validation part too, for as many epochs as were best."
     )
     hidden_size: int = Field(64, ge=1, description="Units of each layer and direction.")
     num_layers: int = Field(1, ge=1, description="Layers.")

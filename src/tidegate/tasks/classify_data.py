@@ -135,10 +135,22 @@ def _part_groups(
     folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold
-        chosen = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(left, codes[left], groups[left])
-        _, taken = next(iter(chosen))
+        parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed // folds)
+        _, taken = list(parted.split(left, codes[left], groups[left]))[seed % folds]  # each seed tests on other groups
     part[left[taken]] = number
     return np.delete(left, taken)
+
+
+def check_kind(sequences: Sequences, scaling: SequenceScaling | None) -> None:
+    """Refuse text where training had numbers, and other columns."""
+    if sequences.text != (scaling is None):
+        kinds = ("numbers", "text")
+        was, given = kinds[scaling is None], kinds[sequences.text]
+        raise DataError(f"the model was trained on {was}; given {given}")
+    if scaling is not None and len(sequences.columns) != len(scaling.mean):
+        raise DataError(
+            f"the model was trained on arrays (T, {len(scaling.mean)}); given (T, {len(sequences.columns)})"
+        )
 
 
 def label_frame(sequences: Sequences, p: np.ndarray, classes: np.ndarray, config: ClassifyConfig) -> pl.DataFrame:

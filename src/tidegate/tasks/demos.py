@@ -32,6 +32,20 @@ def _next_day(model: Any, data: Path, folder: Path) -> str:
     return f"The next 24 hours of each airport: {path}"
 
 
+def _watch() -> Path:
+    from tidegate.data import samples
+
+    return samples.path("shoulder_exercises")
+
+
+def _labels(model: Any, data: Path, folder: Path) -> str:
+    from tidegate.data.table import write_table
+
+    path = folder / "labels.csv"
+    write_table(model.predict(data), path)
+    return f"The label of every sequence, with the probability of each exercise: {path}"
+
+
 DEMOS = {
     "forecast": Demo(
         "The last week of hourly weather at three airports in, the temperature of the next 24 hours out.",
@@ -51,5 +65,26 @@ DEMOS = {
         {"epochs": 1, "windows": 512, "history": 48, "hidden_size": 16},
         ("rnn",),
         _next_day,
+    ),
+    "classify": Demo(
+        "Two to four seconds of a watch's motion sensors in, which of seven shoulder exercises it is out; tested on "
+        "people that training has not seen.",
+        _watch,
+        {
+            "sequence": "sequence",
+            "label": "exercise",
+            "time": "step",
+            "feature": ["ax", "ay", "az", "wx", "wy", "wz"],
+            "group": "subject",
+            "validation": 0.2,
+            "test": 0.3,
+            "hidden_size": 32,
+            "dropout": 0.5,
+            "noise": 0.6,
+            "epochs": 30,
+        },
+        {"epochs": 10},
+        ("shuffled",),
+        _labels,
     ),
 }

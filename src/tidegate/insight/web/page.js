@@ -16,6 +16,7 @@ const tidegate = (() => {
     },
   };
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const fine = matchMedia("(pointer: fine)"); // a finger drags the page, a mouse may zoom into time
   const drawn = new Map(); // element -> chart
 
   // "@name" stands for a colour of the scheme.
@@ -35,17 +36,31 @@ const tidegate = (() => {
     const layout = coloured(chart.layout, palette);
     const axis = { gridcolor: palette.grid, zerolinecolor: palette.grid, linecolor: palette.grid };
     for (const name of Object.keys(layout).filter(k => /^[xy]axis/.test(k))) layout[name] = { ...axis, ...layout[name] };
+    for (const name of Object.keys(layout).filter(k => /^yaxis/.test(k))) layout[name].fixedrange = true;
     const narrow = element.clientWidth < 480;
+    if (narrow) for (const name of Object.keys(layout).filter(k => /^xaxis/.test(k))) Object.assign(layout[name], { nticks: 4, tickangle: 0 });
+    explain(element.parentElement.querySelector(".legend"), chart.legend, palette);
     const above = (layout.annotations || []).length ? 26 : 10;
     Object.assign(layout, {
       paper_bgcolor: palette.paper, plot_bgcolor: palette.paper, autosize: true,
       font: { family: "system-ui, sans-serif", size: narrow ? 11 : 12, color: palette.ink },
       margin: layout.margin || { l: 56, r: 12, t: above, b: 40 },
-      legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top", font: { size: 11 } },
-      hoverlabel: { font: { size: 12 } }, dragmode: layout.dragmode || false,
+      hoverlabel: { font: { size: 12 } }, dragmode: layout.dragmode || (fine.matches && !layout.yaxis2 ? "zoom" : false),
     });
     const config = { responsive: true, displayModeBar: false, displaylogo: false, doubleClick: "reset" };
     return Plotly.react(element, coloured(chart.data, palette), layout, config);
+  }
+
+  // Names and colours above a plot, where they fit at any width.
+  function explain(element, legend, palette) {
+    if (!element) return;
+    element.replaceChildren(...legend.map(({ name, colour, kind }) => {
+      const item = document.createElement("span"), swatch = document.createElement("i");
+      swatch.className = kind;
+      swatch.style.color = coloured(colour, palette);
+      item.append(swatch, name);
+      return item;
+    }));
   }
 
   // Text of a chart beside its plot: always as text, never as HTML.
