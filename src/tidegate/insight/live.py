@@ -44,7 +44,7 @@ class Live:
     def choices(self) -> dict[str, Any]:
         """What can be picked: windows, layers, units, inputs."""
         one = self.opened
-        starts = time_text(one.times()[one.history])
+        starts = [time.replace("T", " ") for time in time_text(one.times()[one.history])]
         rows = [f"{name} from {start}" if name else start for name, start in zip(one.series(), starts, strict=True)]
         first = self.study.cases[0].row if self.study.cases else 0
         return {

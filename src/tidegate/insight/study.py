@@ -222,7 +222,8 @@ def _cases(opened: OpenForecast, other: OpenForecast, rows: list[int]) -> list[C
         one = opened.take([row])
         missed = np.abs(forecast[n, :, :, opened.model.median] - truth[n])  # (horizon, C)
         spread = opened.windows.scaling.target[one.origins.series[0], :, 1]
-        c = int(np.nanargmax(np.nanmean(missed / spread, 0)))
+        known = np.isfinite(missed)
+        c = int((np.where(known, missed / spread, 0.0).sum(0) / np.maximum(known.sum(0), 1)).argmax())
         steps = moments_of(len(missed), int(np.nanargmax(missed[:, c])))
         views = [view(model, c, steps[0], steps[1]) for model in (one, other.take([row]))]
         values = window_values(one, c)

@@ -60,7 +60,6 @@
           choose(nearest(event.points[0].x));
         });
       }
-      await tidegate.show(side("edit"), answer.sequence);
       choose(number("at"));
     });
   }
@@ -69,6 +68,7 @@
     at("at").value = step;
     at("when").textContent = String(seen.times[step]).replace("T", " ");
     showValue();
+    tidegate.show(side("edit"), seen.sequence); // an edit of another moment is not shown any more
     const asked = { row: number("row"), layer: number("layer"), unit: number("unit"), at: step, target: number("target") };
     ask("ledger", asked, charts => {
       const plots = at("ledger").querySelector(".plots");
