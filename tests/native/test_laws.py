@@ -162,9 +162,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked, norm):
     layer = Layer(*sizes, directions=2, dtype=dtype, norm=norm)
     whole = layer.run(*masks)
     B = sizes[1]
-    for rows in ([0], [B - 1], [B // 2, 0], list(range(B))[::-1], list(range(0, B, 2))):
-        if len(set(rows)) < len(rows):
-            continue  # a single row
+    for rows in ([0], [B - 1], sorted({B // 2, 0}, reverse=True), list(range(B))[::-1], list(range(0, B, 2))):
         part = layer.run(*masks, rows=rows)
         for name in ("output", "cells", "h_n", "c_n"):
             assert torch.equal(part[name], whole[name][:, rows]), (name, rows)
