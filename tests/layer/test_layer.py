@@ -199,7 +199,7 @@ def test_initialisers():
 
 
 def test_backend_says_which_and_why():
-    layer = tg.LSTM(3, 4, layer_norm=True)
+    layer = tg.LSTM(3, 4, proj_size=2)
     choice = layer.backend(torch.randn(5, 2, 3))
     assert choice.name == "reference"
     with pytest.raises(ValueError, match="unknown backend 'fast'; there are"), tg.ops.use_backend("fast"):
