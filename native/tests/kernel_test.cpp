@@ -211,9 +211,10 @@ int main() {
     require(tg_set_isa(isa.c_str()), "instruction set " + isa);
     for (auto& z : sizes)
       for (int64_t dtype : {TG_FLOAT32, TG_FLOAT64, TG_BFLOAT16})
-        for (int options = 0; options < 16; ++options, ++count) {
+        for (int options = 0; options < 8; ++options, ++count) {
+          // Layer norm changes places from size to size, so that it meets all of the others.
           Case k{dtype, z[0], z[1], z[2], z[3], 1 + options % 2, (options & 2) != 0, (options & 4) != 0,
-                 options % 8 == 5 || options % 8 == 6, options % 3 == 0, options % 8 != 4, options >= 8};
+                 options == 5 || options == 6, options % 3 == 0, options != 4, (options / 2 + (&z - sizes)) % 2 == 1};
           check_threads(k);
           if (dtype == TG_FLOAT64 && z[0] * z[1] > 0 && z[0] * z[1] < 100) check_gradient(k);
         }
