@@ -216,7 +216,8 @@ int main() {
           Case k{dtype, z[0], z[1], z[2], z[3], 1 + options % 2, (options & 2) != 0, (options & 4) != 0,
                  options == 5 || options == 6, options % 3 == 0, options != 4, (options / 2 + (&z - sizes)) % 2 == 1};
           check_threads(k);
-          if (dtype == TG_FLOAT64 && z[0] * z[1] > 0 && z[0] * z[1] < 100) check_gradient(k);
+          // The Python tests compare gradients on every instruction set; here the fastest is enough.
+          if (from == 0 && dtype == TG_FLOAT64 && z[0] * z[1] > 0 && z[0] * z[1] < 100) check_gradient(k);
         }
     from = to + 1;
   }
