@@ -379,6 +379,7 @@ def _train(
     compare: Sequence[str] = (),
     command: str | None = None,
 ) -> None:
+    model.check_comparisons(compare)
     if not resume:
         check_free(folder)
     try:

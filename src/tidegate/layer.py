@@ -9,7 +9,8 @@ L layers, D directions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -204,6 +205,13 @@ class LSTM(Recurrent):
         ValueError, TypeError
             Where shape, dtype, device or range is wrong, before any work.
         """
+        run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)
+        return self._through_layers(input, hx, lengths, reset, run)
+
+    def _through_layers(
+        self, input: Any, hx: Any, lengths: Any, reset: Any, run: Callable[..., ops.SequenceResult]
+    ) -> tuple[Any, State]:
+        """Stack ``run``, which reads one layer, over all layers."""
         x, lengths, reset, layout = self._enter(input, lengths, reset)
         h_0, c_0 = self._states(hx, x, layout.batched)
         noise = self._noise()
@@ -217,9 +225,7 @@ class LSTM(Recurrent):
             if self.num_layers > 1:
                 rows = slice(layer * self.directions, (layer + 1) * self.directions)
                 h, c = h_0[rows], c_0[rows]
-            result = ops.lstm_sequence(
-                x, h, c, weights, lengths, reset, noise[layer], need_cells=False, checkpoint_every=self.checkpoint_every
-            )
+            result = run(x, h, c, weights, lengths, reset, noise[layer])
             h_n.append(result.h_n)
             c_n.append(result.c_n)
             if layer + 1 < self.num_layers:
@@ -246,25 +252,15 @@ class LSTM(Recurrent):
             ``layers``, each with gates and memories (T, B, D, H) whatever the input's layout, and
             ``output`` and ``state`` as :meth:`forward` gives them.
         """
-        x, lengths, reset, layout = self._enter(input, lengths, reset)
-        h_0, c_0 = self._states(hx, x, layout.batched)
-        noise = self._noise()
-        layers, h_n, c_n = [], [], []
-        for layer in range(self.num_layers):
-            weights = self.weights(layer)
-            if self.weight_dropout and self.training:
-                weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
-            rows = slice(layer * self.directions, (layer + 1) * self.directions)
-            result, traced = ops.lstm_trace(x, h_0[rows], c_0[rows], weights, lengths, reset, noise[layer])
+        layers: list[ops.LayerTrace] = []
+
+        def run(*given: Any) -> ops.SequenceResult:
+            result, traced = ops.lstm_trace(*given)
             layers.append(traced)
-            h_n.append(result.h_n)
-            c_n.append(result.c_n)
-            if layer + 1 < self.num_layers:
-                x = self._between(result.output)
-        state = State(torch.cat(h_n), torch.cat(c_n))
-        if not layout.batched:
-            state = State(state.h.squeeze(1), state.c.squeeze(1))
-        return Trace(tuple(layers), self._leave(result.output, layout), state)
+            return result
+
+        output, state = self._through_layers(input, hx, lengths, reset, run)
+        return Trace(tuple(layers), output, state)
 
     def step(
         self, x_t: Tensor, state: tuple[Tensor, Tensor] | None = None, reset: Tensor | None = None

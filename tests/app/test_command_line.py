@@ -89,6 +89,7 @@ BAD_OPTIONS = {
         "the test part is the 2 steps from 2020-01-10 22:00, and no forecast of 4 steps with known targets and 12 "
         "steps of history before it fits there; lower --horizon to 2 or less, raise --test, or bring more data",
     ),
+    "unknown form": ([*OF_TABLE, "--compare", "gru"], "--compare knows 'rnn', 'lstm'; given 'gru'"),
     "typo": ([*OF_TABLE, "--horizn", "3"], "Unknown option: --horizn. Did you mean --horizon?"),
     "no epochs": ([*OF_TABLE, "--epochs", "0"], "--epochs: it must be greater than or equal to 1; given '0'"),
     "words": ([*OF_TABLE, "--epochs", "many"], "--epochs: a whole number is needed; given 'many'"),

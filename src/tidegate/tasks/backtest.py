@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidegate.data.windows import Origins, Windows
-from tidegate.errors import ConfigError, DataError
+from tidegate.errors import DataError
 from tidegate.tasks.baselines import fit_baselines
 from tidegate.tasks.metrics import bootstrap_coverage, by_horizon, covered, finite, intervals, scores
 
@@ -47,6 +47,7 @@ def run_backtest(
     The model's intervals are corrected at each origin with the errors known by then, those of the
     validation part included; the baselines have quantiles from their training errors.
     """
+    forecaster.check_comparisons(compare)
     windows = forecaster.windows_for(data)
     parts, config = forecaster.parts_, forecaster.resolved_
     end = windows.end
@@ -61,8 +62,6 @@ def run_backtest(
     levels = config.quantiles
     models: dict[str, Forecaster] = {config.cell: forecaster}
     for cell in compare:
-        if cell not in ("rnn", "lstm"):
-            raise ConfigError(f"--compare knows 'rnn' and 'lstm'; given {cell!r}")
         if cell not in models:
             models[cell] = forecaster.twin(cell, windows, progress=progress)
     found = {}

@@ -217,8 +217,7 @@ class Classifier(Learner):
 
     def twin(self, form: str, *, progress: bool = False) -> Classifier:
         """Another form of the model, trained on the same sequences; kept in the run folder."""
-        if form not in FORMS:
-            raise ConfigError(f"--compare knows {', '.join(map(repr, FORMS))}; given {form!r}")
+        self.check_comparisons([form])
         path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
         options: dict[str, Any] = self.resolved_.model_dump() | FORMS[form]
         if options == self.resolved_.model_dump():

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from tidegate.errors import DataError, RunError
+from tidegate.errors import ConfigError, DataError, RunError
 from tidegate.tasks.estimator import Estimator
 from tidegate.tasks.run import (
     check_unchanged,
@@ -147,6 +147,13 @@ class Learner(Estimator):
         if path is not None:
             self.save(path)
         return self
+
+    @classmethod
+    def check_comparisons(cls, names: Sequence[str]) -> None:
+        """Refuse forms of the model that the task does not have."""
+        for name in names:
+            if name not in cls.comparisons:
+                raise ConfigError(f"--compare knows {', '.join(map(repr, cls.comparisons))}; given {name!r}")
 
     def _start(self) -> None:
         """Fresh weights from the seed."""
