@@ -297,7 +297,7 @@ def test_compare_with_the_vanilla_rnn():
     made = tg.Forecaster(**OPTIONS | {"epochs": 1, "windows": 64}).fit(table, target="y")
     found = made.evaluate(compare=["rnn"])["models"]
     assert found["RNN"]["overall"]["mae"] != found["LSTM"]["overall"]["mae"]
-    with pytest.raises(ConfigError, match="knows 'rnn' and 'lstm'; given 'gru'"):
+    with pytest.raises(ConfigError, match="knows 'rnn', 'lstm'; given 'gru'"):
         made.evaluate(compare=["gru"])
 
 
