@@ -23,6 +23,8 @@ import tidegate as tg
 from tidegate.benchmark.peers import INFERENCE, TRAINING, Run, Shape
 from tidegate.ops.library import library
 
+PAUSE, SETTLE = 0.01, 0.03  # seconds
+
 
 def machine(seconds: float = 1.0) -> dict[str, Any]:
     """The processor, its FMA peak in GF/s for float32 and bfloat16 (so long each), and what is measured."""
@@ -69,10 +71,26 @@ def alternate(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     stop = time.perf_counter() + seconds
     while len(first) < 5 or (time.perf_counter() < stop and len(first) < 400):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(turn(run))
     return times
+
+
+def turn(run: Run) -> float:
+    """The median of up to five runs, once its threads are at work and those of the peer before are not.
+
+    Threads spin for a while after their last work, and of two that have just been woken the system may
+    leave both on one processor: for that long a short run takes up to twice its time.
+    """
+    time.sleep(PAUSE)
+    stop = time.perf_counter() + SETTLE
+    while time.perf_counter() < stop:
+        run()
+    spent: list[float] = []
+    while not spent or (len(spent) < 5 and sum(spent) < SETTLE):
+        start = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - start)
+    return statistics.median(spent)
 
 
 def measure(
