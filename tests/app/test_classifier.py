@@ -20,9 +20,10 @@ import tidegate as tg
 from tidegate.data.sequences import from_arrays, from_folder, from_table
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_baselines import fit_baselines, summary
-from tidegate.tasks.classify_data import batches, make_batch, split
+from tidegate.tasks.classify_data import make_batch
 from tidegate.tasks.classify_metrics import accuracy_interval, confusion, fit_temperature, scores, to_probabilities
 from tidegate.tasks.classify_network import pool
+from tidegate.tasks.sequence_data import batches, split
 
 SMALL = {"hidden_size": 8, "epochs": 12, "batch_size": 8, "learning_rate": 0.03, "average": 0.5, "cpu": True}
 TABLE = {"sequence": "s", "label": "kind", "time": "t", "feature": ["v", "w"]}

@@ -10,36 +10,32 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
-from tidegate.errors import ConfigError, DataError
+from tidegate.errors import ConfigError
 from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
-    SequenceScaling,
     about_sequences,
     about_values,
     check_classes,
     check_kind,
     label_frame,
     make_batch,
-    split,
     with_labels,
 )
 from tidegate.tasks.classify_job import CHUNK, ClassifyJob
 from tidegate.tasks.classify_metrics import fit_temperature, to_probabilities
 from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.learner import Learner, Report
-from tidegate.tasks.run import MODEL
+from tidegate.tasks.learner import Report
+from tidegate.tasks.sequence_data import SequenceScaling
+from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.training.loop import train
 
-TEST = 0.2  # of tables and folders; an array's user parts the data, as scikit-learn does
 
-
-class Classifier(Learner):
+class Classifier(SequenceLearner):
     """Gives sequences of any length a label, with one LSTM that reads them in both directions.
 
     Parameters
@@ -79,6 +75,7 @@ class Classifier(Learner):
     table_fields: ClassVar[tuple[str, ...]] = (
         "sequence", "label", "time", "feature", "text", "group", "validation", "test",
     )  # fmt: skip
+    forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
     comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
     config: ClassifyConfig
     resolved_: ClassifyConfig
@@ -86,12 +83,8 @@ class Classifier(Learner):
     classes_: np.ndarray
     temperature_: float
     scaling_: SequenceScaling | None
-    kept_: dict[str, list[str]]  # names of the sequences that train and stop
-    sequences_: Sequences | None = None  # of fit, labelled; read again after load
-    _parts: tuple[np.ndarray, ...]
+    sequences_: Sequences | None = None
     _codes: np.ndarray  # (N,) class of each of sequences_
-    _given: dict[str, list[str]] | None = None  # the parts of another form of the model
-    _test: float = TEST
 
     def fit(
         self,
@@ -195,53 +188,12 @@ class Classifier(Learner):
 
         return write_report(self, folder, data, compare=compare, command=command, progress=progress)
 
-    def untouched(self, data: Any = None) -> Sequences:
-        """The sequences to score on.
-
-        Raises
-        ------
-        DataError
-            If there are none.
-        """
-        self._check_fitted("evaluate")
-        own = data is None or (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_)
-        sequences = self.training_data() if own else self._read(data, trained=True)
-        if own or sequences.named:
-            seen = set(self.kept_["train"]) | set(self.kept_["valid"])
-            left = np.array([n for n, name in enumerate(sequences.names) if name not in seen], np.int64)
-            if not len(left):
-                kept = "none were kept untouched (--test 0)" if own else "training has seen all that are given"
-                raise DataError(f"there are no sequences to score: {kept}; give others")
-            sequences = sequences.take(left)
-        return sequences
-
-    def twin(self, form: str, *, progress: bool = False) -> Classifier:
-        """Another form of the model, trained on the same sequences; kept in the run folder."""
-        self.check_comparisons([form])
-        path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
-        options: dict[str, Any] = self.resolved_.model_dump() | FORMS[form]
-        if options == self.resolved_.model_dump():
-            return self
-        if path is not None and (path / MODEL).is_file():
-            kept = Classifier.load(path)
-            if kept.resolved_.model_dump() == options:
-                return kept
-        other = Classifier(**options)
-        other.data_, other._given = self.data_, self.kept_
-        return other._learn(self.training_data(), path, progress=progress, notes=False)
-
     @property
     def form(self) -> str:
         """The model in a few words."""
-        c = self.resolved_
-        return c.cell.upper() + ", one-way" * (not c.bidirectional) + ", steps shuffled" * c.shuffle_steps
+        return super().form + ", steps shuffled" * self.resolved_.shuffle_steps
 
     # -- from data to sequences -------------------------------------------------------------------
-
-    def _is_table(self, data: Any) -> bool:
-        return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or (
-            is_pandas(data) and hasattr(data, "columns")
-        )
 
     def _labelled(self, data: Any, y: Any, groups: Any) -> Any:
         """Arrays with their labels as sequences; anything else as it is."""
@@ -275,17 +227,14 @@ class Classifier(Learner):
             roles |= {"label": c.label, "group": c.group}
         return from_table(data, **roles)
 
+    def _with_labels(self, data: Sequences) -> tuple[Sequences, list[str]]:
+        return with_labels(data)
+
     def _unlabelled(self, data: Any, what: str) -> Sequences:
         self._check_fitted(what)
         sequences = self._read(data, labelled=False, trained=True)
         self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
         return sequences
-
-    def training_data(self) -> Sequences:
-        """The labelled sequences of ``fit``; read again after ``load``."""
-        if self.sequences_ is None:
-            self.sequences_, _ = with_labels(self._read(self._source(None), trained=True))
-        return self.sequences_
 
     def _prepare(self, data: Sequences) -> None:
         """Find the classes, part the sequences, fit the scaling."""
@@ -298,24 +247,9 @@ class Classifier(Learner):
         test = self._test if c.test is None else c.test
         columns = [] if data.text or not (c.sequence or c.feature or data.named) else data.columns
         self.resolved_ = c.model_copy(update={"test": test, "feature": columns})
-        if self._given is None:
-            parts = split(codes, data.groups, c.validation, test, c.seed)
-        else:
-            where = {name: n for n, name in enumerate(data.names)}
-            trained, valid = ([where[n] for n in self._given[part] if n in where] for part in ("train", "valid"))
-            parts = np.array(trained, np.int64), np.array(valid, np.int64), np.zeros(0, np.int64)
-        self._parts = parts
-        self.kept_ = {
-            name: [data.names[n] for n in part] for name, part in zip(("train", "valid"), parts, strict=False)
-        }
-        self.sequences_ = data
-        self.scaling_ = None if data.text else SequenceScaling.fit(data.take(parts[0]))
+        counts = self._part(data, codes, test)
+        self.scaling_ = None if data.text else SequenceScaling.fit(data.take(self._parts[0]))
         self._codes = codes
-        counts = ", ".join(f"{count:,} {what}" for count, what in zip(
-            map(len, parts), ("train", "stop and calibrate", "are kept untouched"), strict=True
-        ) if count)  # fmt: skip
-        if data.groups is not None:
-            counts += f" ({len(np.unique(data.groups)):,} groups, none parted)"
         self.notes_ = [about_sequences(data, found), *data.notes, *notes, *about_values(data), counts]
 
     # -- the model --------------------------------------------------------------------------------
@@ -335,9 +269,6 @@ class Classifier(Learner):
         if both:
             trained, valid = np.concatenate([trained, valid]), valid[:0]
         return ClassifyJob(self.model_, data, self._codes, trained, valid, self.scaling_, self.resolved_)
-
-    def _epochs(self) -> int | None:
-        return None if len(self._parts[1]) else self.config.epochs
 
     def _finish(self) -> None:
         """The temperature, from the part not trained on; then, with ``refit``, that part is learnt from too."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from tidegate.data.sequences import Sequences
 from tidegate.tasks.classify_config import ClassifyConfig
-from tidegate.tasks.classify_data import SequenceScaling, batches, make_batch
+from tidegate.tasks.classify_data import make_batch
 from tidegate.tasks.classify_network import ClassifyNet, SequenceBatch
+from tidegate.tasks.sequence_data import SequenceScaling, batches
 
 CHUNK = 256
 

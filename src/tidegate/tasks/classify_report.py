@@ -5,7 +5,6 @@ N sequences, K classes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from tidegate.tasks.classify_baselines import fit_baselines
 from tidegate.tasks.classify_data import with_labels
 from tidegate.tasks.classify_metrics import accuracy_interval, by_class, confusion, scores
 from tidegate.tasks.learner import Report
+from tidegate.tasks.pictures import draw_confusion
 from tidegate.tasks.report import markdown_table
 from tidegate.tasks.run import CARD, CONFIG, METRICS, MODEL, write_metrics, write_text
 from tidegate.training.loop import HISTORY
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tidegate.tasks.classify import Classifier
 
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss"}
-MOST_NAMES = 40  # classes named along the confusion matrix
 
 
 def evaluate(
@@ -83,13 +82,7 @@ def _groups(sequences: Sequences) -> int | None:
 def _baselines(model: Classifier) -> dict[str, Any]:
     if model.sequences_ is None and model.data_ is None:
         return {}  # trained on arrays and loaded again: what it learnt from is not kept
-    data = model.training_data()
-    where = {name: n for n, name in enumerate(data.names)}
-    parts = [
-        data.take(np.array([where[name] for name in model.kept_[part] if name in where], np.int64))
-        for part in ("train", "valid")
-    ]
-    train, valid = parts
+    train, valid = model.kept_part("train"), model.kept_part("valid")
     return fit_baselines(train, _codes(model, train), valid, _codes(model, valid), len(model.classes_))
 
 
@@ -122,7 +115,7 @@ def write_report(
     metrics = evaluate(model, sequences, compare=compare, progress=progress)
     write_metrics(folder, metrics)
     with atomic_write(folder / "confusion.png") as file:
-        file.write(_picture(metrics, model.form))
+        file.write(draw_confusion(metrics["confusion"], metrics["classes"], model.form, "sequences"))
     write_text(folder / CARD, _card(model, metrics, command))
     return Report(
         f"{len(sequences):,} sequences kept untouched; * is best",
@@ -149,35 +142,6 @@ def sentences(metrics: dict[str, Any], form: str) -> list[str]:
             f"{own['log_loss']:.3f}."
         )
     return found
-
-
-def _picture(metrics: dict[str, Any], form: str) -> bytes:
-    """The confusion matrix: colour is the share of a true class, the number is the count."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    counts = np.array(metrics["confusion"])  # (K, K)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [str(c) if len(str(c)) <= 24 else str(c)[:23] + "…" for c in metrics["classes"]]
-    k = len(names)
-    side = min(14.0, 3.5 + 0.45 * k)
-    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.add_subplot()
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if k <= MOST_NAMES:
-        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axis.set_yticks(range(k), names)
-        for row, column in np.ndindex(k, k):
-            if counts[row, column]:
-                colour = "white" if share[row, column] > 0.5 else "#1b1b1b"
-                axis.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
-    axis.set_xlabel(f"named by {form}")
-    axis.set_ylabel("true label")
-    axis.set_title(f"{counts.sum():,} untouched sequences", loc="left", fontsize=11)
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return data.getvalue()
 
 
 def _card(model: Classifier, metrics: dict[str, Any] | None, command: str) -> str:

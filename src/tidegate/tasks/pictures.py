@@ -1,4 +1,4 @@
-"""Forecasts against truth, as a PNG and as a page that works offline."""
+"""Forecasts against truth, as a PNG and as a page that works offline; and which class is taken for which."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tidegate.tasks.backtest import Backtest
 from tidegate.tasks.metrics import intervals
 
 MOST_PANELS = 4
+MOST_NAMES = 40  # classes named along a confusion matrix
 BLUE, DARK = "#1f5fa8", "#1b1b1b"
 SHADES = ["#dfe9f5", "#bcd2ea", "#93b6dc", *["#7aa5d3"] * 20]  # the widest interval first
 
@@ -166,3 +167,32 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
 def _escape(text: str) -> str:
     """Names come from the user's table; they are shown, never run."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def draw_confusion(confusion: list[list[int]], classes: list[Any], form: str, unit: str) -> bytes:
+    """The confusion matrix (K, K) as a PNG: colour is the share of a true class, the number is the count."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = np.array(confusion)  # (K, K)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    names = [str(c) if len(str(c)) <= 24 else str(c)[:23] + "…" for c in classes]
+    k = len(names)
+    side = min(14.0, 3.5 + 0.45 * k)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if k <= MOST_NAMES:
+        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axis.set_yticks(range(k), names)
+        for row, column in np.ndindex(k, k):
+            if counts[row, column]:
+                colour = "white" if share[row, column] > 0.5 else "#1b1b1b"
+                axis.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
+    axis.set_xlabel(f"named by {form}")
+    axis.set_ylabel("true label")
+    axis.set_title(f"{counts.sum():,} untouched {unit}", loc="left", fontsize=11)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()

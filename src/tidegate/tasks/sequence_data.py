@@ -1,0 +1,125 @@
+"""Sequences made ready for any task that reads them: scaling, parts, batches of similar lengths.
+
+N sequences, R steps in all, C columns, I inputs, K classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+
+from tidegate.data.sequences import Sequences
+from tidegate.errors import DataError
+
+LIMIT = 10.0  # a value further than this many standard deviations off is cut there
+SORTED = 16  # batches among which sequences are sorted by length, so that little is padded
+
+
+class SequenceScaling(NamedTuple):
+    """Mean and spread of each column over the training part, and which columns have values missing there."""
+
+    mean: np.ndarray  # (C,)
+    spread: np.ndarray  # (C,)
+    gaps: np.ndarray  # (C,) bool: these have a flag "known" among the inputs
+
+    @classmethod
+    def fit(cls, sequences: Sequences) -> SequenceScaling:
+        """Fit to sequences of numbers."""
+        values = sequences.values.astype(np.float64)  # (R, C)
+        seen = np.isfinite(values)
+        count = np.maximum(seen.sum(0), 1)
+        mean = np.where(seen, values, 0.0).sum(0) / count
+        spread = np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(0) / count)
+        spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)  # a constant stays as it is
+        return cls(mean.astype(np.float32), spread.astype(np.float32), np.any(~seen, axis=0))
+
+    @property
+    def inputs(self) -> int:
+        """I."""
+        return len(self.mean) + int(self.gaps.sum())
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Inputs (..., I) of values (..., C): scaled, the mean where missing, and flags."""
+        scaled = np.clip((values - self.mean) / self.spread, -LIMIT, LIMIT)
+        known = np.isfinite(values)
+        flags = known[..., self.gaps].astype(np.float32)
+        return np.concatenate([np.where(known, scaled, 0.0).astype(np.float32), flags], -1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a run folder."""
+        return {f"scaling.{name}": torch.from_numpy(value) for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> SequenceScaling:
+        """Undo ``tensors``."""
+        return cls(*(tensors[f"scaling.{name}"].numpy() for name in cls._fields))
+
+
+def batches(lengths: np.ndarray, size: int, generator: torch.Generator) -> list[Tensor]:
+    """All sequences once, in random order, in batches of similar lengths."""
+    drawn = torch.randperm(len(lengths), generator=generator)
+    found: list[Tensor] = []
+    for pool in drawn.split(SORTED * size):
+        found += pool[torch.from_numpy(np.argsort(lengths[pool.numpy()], kind="stable"))].split(size)
+    return [found[k] for k in torch.randperm(len(found), generator=generator).tolist()]
+
+
+def split(
+    codes: np.ndarray, groups: np.ndarray | None, validation: float, test: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the sequences that train, stop and test.
+
+    Stratified by class, each of which keeps a sequence in the training part; with ``groups`` no group is
+    parted, and shares are as near as that lets them be.
+
+    Raises
+    ------
+    DataError
+        If there are too few groups, or a class is in groups that train nothing.
+    """
+    rng = np.random.default_rng(seed)
+    part = np.zeros(len(codes), np.int64)  # 0 trains, 1 stops, 2 tests
+    if groups is None:
+        for k in np.unique(codes):
+            members = rng.permutation(np.flatnonzero(codes == k))
+            n = len(members)
+            tested = _count(test, n, 1)
+            stopped = _count(validation, n, tested + 1)
+            part[members[:tested]], part[members[tested : tested + stopped]] = 2, 1
+    else:
+        left = np.arange(len(codes))
+        for number, share in ((2, test), (1, validation / (1 - test))):
+            if share > 0:
+                left = _part_groups(codes, groups, left, part, number, share, seed)
+        if len(lost := np.setdiff1d(codes, codes[part == 0])):
+            raise DataError(
+                f"{len(lost)} of {len(np.unique(codes))} labels occur only in groups that are not trained on; "
+                "take another --seed, lower --test and --validation, or leave --group out"
+            )
+    return tuple(np.flatnonzero(part == k) for k in range(3))  # type: ignore[return-value]
+
+
+def _count(share: float, n: int, reserved: int) -> int:
+    """So many of n, one at least where the share is not zero, but leave so many."""
+    return min(max(round(share * n), int(share > 0)), max(0, n - reserved))
+
+
+def _part_groups(
+    codes: np.ndarray, groups: np.ndarray, left: np.ndarray, part: np.ndarray, number: int, share: float, seed: int
+) -> np.ndarray:
+    """Give a share of the groups that are left a number; what is left then."""
+    there = len(np.unique(groups[left]))
+    if there < 2:
+        raise DataError("--group leaves too few groups for training, validation and test; three at least are needed")
+    folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold
+        parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed // folds)
+        _, taken = list(parted.split(left, codes[left], groups[left]))[seed % folds]  # each seed tests on other groups
+    part[left[taken]] = number
+    return np.delete(left, taken)
