@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import Rows, no_value, numbers, times
+from tidegate.data.columns import Rows, numbers, times
+from tidegate.data.long_table import as_text, check_roles, offsets_of, read_long
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -72,7 +73,7 @@ class Sequences:
         return replace(
             self,
             values=values,
-            offsets=_offsets(lengths),
+            offsets=offsets_of(lengths),
             names=[self.names[n] for n in index],
             labels=None if self.labels is None else self.labels[index],
             groups=None if self.groups is None else self.groups[index],
@@ -85,10 +86,6 @@ class Sequences:
             [a + rng.permutation(b - a) for a, b in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
         )
         return replace(self, values=self.values[order])
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 # --- a long table ----------------------------------------------------------------------------------------------
@@ -128,82 +125,23 @@ def from_table(
         raise ConfigError("--text makes each row a sequence; it does not go with --sequence, --time or --feature")
     if text is None and sequence is None:
         raise ConfigError("--sequence is needed: the column that tells the sequences apart (or --text, or a folder)")
-    roles = {"--sequence": sequence, "--label": label, "--time": time, "--group": group, "--text": text}
-    taken: dict[str, str] = {}
-    for option, name in [*roles.items(), *(("--feature", name) for name in feature)]:
-        if name is not None and name in taken:
-            raise ConfigError(f"column '{name}' is given as {taken[name]} and as {option}; a column has one role")
-        if name is not None:
-            taken[name] = option
-    as_text = [name for name in (sequence, label, group, text) if name]
-    table = read_table(source, list(taken) if text or feature else None, text=as_text)
-    for name, option in taken.items():
-        check_columns([name], table.columns, "the table", option)
+    roles = {"--label": label, "--group": group}
     if text is not None:
+        taken = check_roles({"--text": text, **roles}, feature)
+        table = read_table(source, list(taken), text=list(taken))
+        for name, option in taken.items():
+            check_columns([name], table.columns, "the table", option)
         return _texts_of_rows(table, text, label, group)
     assert sequence is not None
-    return _long(table, sequence, label, time, group, list(feature), taken)
-
-
-def _long(
-    table: pl.DataFrame,
-    sequence: str,
-    label: str | None,
-    time: str | None,
-    group: str | None,
-    feature: list[str],
-    taken: dict[str, str],
-) -> Sequences:
-    rows, notes = Rows(), []
-    if (absent := no_value(table[sequence])).any():
-        raise DataError(f"--sequence {sequence}: {rows.name(int(absent.arg_max() or 0))} names no sequence")
-    column = _as_text(table[sequence])
-    names = column.unique(maintain_order=True).to_list()
-    codes = column.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)  # (R,)
-    keys: list[np.ndarray] = [codes]
-    if time is not None:
-        if (absent := no_value(table[time])).any():
-            raise DataError(f"--time {time}: {rows.name(int(absent.arg_max() or 0))} has no time")
-        stamps = times(table[time], rows)
-        keys.insert(0, stamps.moments)
-    order = np.lexsort(keys)
-    if time is not None and (np.diff(order)[np.diff(codes[order]) == 0] < 0).any():
-        notes.append("sorted the steps of each sequence by time")
-    if not feature:
-        rest = [name for name in table.columns if name not in taken]
-        feature = [name for name in rest if table[name].dtype.is_numeric() or table[name].dtype == pl.Boolean]
-        if left := [name for name in rest if name not in feature]:
-            notes.append(f"left out columns that hold no numbers: {', '.join(left)}")
-    if not feature:
-        raise DataError("the table has no column of numbers besides the roles given; name one as --feature")
-    values = np.stack([numbers(table[name], "--feature", rows) for name in feature], 1)[order]  # (R, C)
-    first = order[np.flatnonzero(np.diff(codes[order], prepend=-1))]  # a row of each sequence
-    constant = {
-        option: None if name is None else _constant(table[name], option, codes, first, names)
-        for option, name in (("--label", label), ("--group", group))
-    }
-    return Sequences(
-        values, _offsets(np.bincount(codes)), names, feature, constant["--label"], constant["--group"], True, notes
-    )
-
-
-def _constant(column: pl.Series, option: str, codes: np.ndarray, first: np.ndarray, names: list[str]) -> np.ndarray:
-    """One value a sequence, (N,) text; "" where a sequence has none."""
-    values = _as_text(column).fill_null("").to_numpy().astype(object)
-    found = values[first]
-    if len(other := np.flatnonzero(values != found[codes])):
-        row = int(other[0])
-        raise DataError(
-            f"{option} {column.name}: sequence '{names[codes[row]]}' has '{found[codes[row]]}' and, in row {row + 1}, "
-            f"'{values[row]}'; it is the same in all rows of a sequence"
-        )
-    return found
+    long = read_long(source, sequence, time, roles, feature)
+    labels, groups = (long.constant(name, option) for option, name in roles.items())
+    return Sequences(long.values, long.offsets, long.names, long.columns, labels, groups, True, long.notes)
 
 
 def _texts_of_rows(table: pl.DataFrame, text: str, label: str | None, group: str | None) -> Sequences:
     texts = table[text].cast(pl.String).fill_null("").to_list()
     labels, groups = (
-        None if name is None else _as_text(table[name]).fill_null("").to_numpy().astype(object)
+        None if name is None else as_text(table[name]).fill_null("").to_numpy().astype(object)
         for name in (label, group)
     )
     return _texts([t.encode() for t in texts], [str(n + 1) for n in range(len(texts))], labels, groups)
@@ -213,15 +151,7 @@ def _texts(
     texts: Sequence[bytes], names: list[str], labels: np.ndarray | None, groups: np.ndarray | None, named: bool = False
 ) -> Sequences:
     lengths = np.array([len(t) for t in texts], np.int64)
-    return Sequences(np.frombuffer(b"".join(texts), np.uint8), _offsets(lengths), names, [], labels, groups, named)
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype.is_nested():
-        raise DataError(f"column '{column.name}' holds lists; text or numbers are needed")
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
-    return column.cast(pl.String)
+    return Sequences(np.frombuffer(b"".join(texts), np.uint8), offsets_of(lengths), names, [], labels, groups, named)
 
 
 # --- a folder --------------------------------------------------------------------------------------------------
@@ -265,7 +195,7 @@ def from_folder(
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     lengths = np.array([len(part) for part in parts])
-    return Sequences(np.concatenate(parts), _offsets(lengths), names, columns, labels, None, True)
+    return Sequences(np.concatenate(parts), offsets_of(lengths), names, columns, labels, None, True)
 
 
 def _read_text(path: Path) -> bytes:
@@ -312,7 +242,7 @@ def from_arrays(given: Any, labels: Any = None, groups: Any = None) -> Sequences
         parts.append(part)
     columns = [str(c) for c in range(parts[0].shape[1])]
     lengths = np.array([len(part) for part in parts])
-    return Sequences(np.concatenate(parts), _offsets(lengths), names, columns, y, g)
+    return Sequences(np.concatenate(parts), offsets_of(lengths), names, columns, y, g)
 
 
 def _per_sequence(what: str, values: Any, count: int) -> np.ndarray | None:
