@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -48,6 +48,17 @@ class Job(Protocol):
 
     def validate(self, model: nn.Module, device: torch.device) -> float:
         """The score that decides when to stop; lower is better."""
+
+
+@runtime_checkable
+class CarryingJob(Job, Protocol):
+    """A job that carries something from batch to batch, which the checkpoint keeps too."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is carried now."""
+
+    def load_state_dict(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Undo ``state_dict``."""
 
 
 @dataclass
@@ -119,11 +130,14 @@ def train(
     best, average = _snapshot(plain), _snapshot(plain)
     path = None if folder is None else folder / CHECKPOINT
     if resume and path is not None and path.exists():
-        place, best, average = _restore(path, plain, optimizer.optimizer, schedule)
+        place, best, average, carried = _restore(path, plain, optimizer.optimizer, schedule)
+        if isinstance(job, CarryingJob):
+            job.load_state_dict(carried, device)
 
     def checkpoint() -> None:
         if path is not None and accelerator.is_main_process:
-            _save(path, plain, best, average, optimizer.optimizer, schedule, place)
+            carried = job.state_dict() if isinstance(job, CarryingJob) else {}
+            _save(path, plain, best, average, carried, optimizer.optimizer, schedule, place)
 
     last = fixed_epochs or config.epochs
     saved = time.monotonic()
@@ -163,6 +177,7 @@ def train(
                 _write_history(folder / HISTORY, place.history)
             if interrupted():
                 raise KeyboardInterrupt
+    plain = accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # from here on in full precision
     plain.load_state_dict(best)
     plain.to("cpu")
     accelerator.free_memory()
@@ -294,11 +309,12 @@ def _save(
     model: nn.Module,
     best: dict[str, Tensor],
     average: dict[str, Tensor],
+    carried: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: Any,
     place: Place,
 ) -> None:
-    kept = {"model": model.state_dict(), "best": best, "average": average}
+    kept = {"model": model.state_dict(), "best": best, "average": average, "carried": carried}
     tensors = {f"{kind}.{name}": value for kind, values in kept.items() for name, value in values.items()}
     state, facts = flatten_optimizer(optimizer)
     tensors |= state | {"random.cpu": torch.get_rng_state()}
@@ -310,7 +326,7 @@ def _save(
 
 def _restore(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any
-) -> tuple[Place, dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[Place, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     tensors, facts = load_tensors(path)
 
     def part(kind: str) -> dict[str, Tensor]:
@@ -323,7 +339,7 @@ def _restore(
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return Place(**facts["place"]), part("best"), part("average")
+    return Place(**facts["place"]), part("best"), part("average"), part("carried")
 
 
 def _not_finite(loss: float, place: Place, path: Path | None) -> str:
