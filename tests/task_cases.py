@@ -46,6 +46,32 @@ def waves(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
     return pl.concat(parts)
 
 
+def spoken(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
+    """Ragged sequences of words and numbers; a step is up or down by the number of the next one, and level at the end.
+
+    s, t, w (a word), v (a number), kind (missing in a row of twenty) and p (a document).
+    """
+    rng = np.random.default_rng(seed)
+    parts = []
+    for n in range(sequences):
+        steps = int(rng.integers(4, 12))
+        v = rng.normal(size=steps)
+        kind = [*np.where(v[1:] > 0, "up", "down").tolist(), "level"]
+        parts.append(
+            pl.DataFrame(
+                {
+                    "s": [f"n{n}"] * steps,
+                    "t": np.arange(steps),
+                    "w": [f"word{int(10 * abs(x))}" for x in v],
+                    "v": v,
+                    "kind": [None if rng.random() < 0.05 else k for k in kind],
+                    "p": [f"document {n // 4}"] * steps,
+                }
+            )
+        )
+    return pl.concat(parts)
+
+
 def _set(**columns: Any) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return lambda table: table.with_columns(**columns)
 
@@ -97,6 +123,35 @@ CASES = {
                 "--label kind: sequence 'n0' has 'up' and, in row 3, 'odd'; it is the same in all rows of a sequence",
             ),
             "no label": (_set(kind=pl.lit(None, pl.String)), "no sequence has a label"),
+            "no sequence": (
+                _set(s=pl.when(pl.int_range(pl.len()) != 4).then("s")),
+                "--sequence s: row 5 (line 6 of a CSV file) names no sequence",
+            ),
+            "no time": (
+                _set(t=pl.when(pl.int_range(pl.len()) != 4).then("t")),
+                "--time t: row 5 (line 6 of a CSV file) has no time",
+            ),
+        },
+    ),
+    "tag": Case(
+        spoken,
+        ["--sequence", "s", "--label", "kind", "--token", "w", "--feature", "v", "--time", "t"],
+        ["--hidden-size", "4", "--embedding-size", "4", "--character-size", "4", "--batch-size", "8", "--epochs", "3"],
+        4,
+        "v",
+        ("--toke", "--token"),
+        "scaling.mean",
+        {
+            "nothing but missing": (_set(v=pl.lit(None)), "--feature v: the column holds no value at all"),
+            "one label": (
+                _set(kind=pl.lit("up")),
+                "--label kind: the column holds one label only, 'up'; two at least are needed",
+            ),
+            "a label each": (
+                _set(kind=pl.format("label {}", pl.int_range(pl.len()))),
+                "--label kind: the column holds a label of its own for each of ",
+            ),
+            "no label": (_set(kind=pl.lit(None, pl.String)), "no step has a label"),
             "no sequence": (
                 _set(s=pl.when(pl.int_range(pl.len()) != 4).then("s")),
                 "--sequence s: row 5 (line 6 of a CSV file) names no sequence",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tidegate.streaming import Streamer
     from tidegate.tasks.classify import Classifier
     from tidegate.tasks.forecast import Forecaster
+    from tidegate.tasks.tag import Tagger
     from tidegate.truncated import tbptt
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ _PUBLIC = {
     "Streamer": "tidegate.streaming",
     "Forecaster": "tidegate.tasks.forecast",
     "Classifier": "tidegate.tasks.classify",
+    "Tagger": "tidegate.tasks.tag",
     "swap": "tidegate.interchange.swap",
     "restore": "tidegate.interchange.swap",
     "tbptt": "tidegate.truncated",

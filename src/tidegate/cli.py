@@ -303,13 +303,16 @@ def lens(
 
 
 @app.command
-def demo(job: Literal["forecast", "classify"] = "forecast", /, *, quick: bool = False, out: Path | None = None) -> None:
+def demo(
+    job: Literal["forecast", "classify", "tag"] = "forecast", /, *, quick: bool = False, out: Path | None = None
+) -> None:
     """Learn from an embedded sample: train, compare, evaluate and predict.
 
     Parameters
     ----------
     job
-        forecast: the temperature at New York's airports. classify: exercises, by a watch's sensors.
+        forecast: the temperature at New York's airports. classify: exercises, by a watch's sensors. tag: case and
+        punctuation of plays, by their words.
     quick
         A small model and few examples, to see that all works.
     out

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -66,7 +66,7 @@ class Sequences:
         """The steps of one sequence: (T, C), or (T,) bytes."""
         return self.values[self.offsets[n] : self.offsets[n + 1]]
 
-    def take(self, index: np.ndarray) -> Sequences:
+    def take(self, index: np.ndarray) -> Self:
         """Some of the sequences, in the order given."""
         lengths = self.lengths[index]
         values = np.concatenate([self.one(n) for n in index]) if len(index) else self.values[:0]

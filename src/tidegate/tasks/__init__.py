@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TASKS = {
     "forecast": "tidegate.tasks.forecast:Forecaster",
     "classify": "tidegate.tasks.classify:Classifier",
+    "tag": "tidegate.tasks.tag:Tagger",
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Demo(NamedTuple):
@@ -44,6 +47,39 @@ def _labels(model: Any, data: Path, folder: Path) -> str:
     path = folder / "labels.csv"
     write_table(model.predict(data), path)
     return f"The label of every sequence, with the probability of each exercise: {path}"
+
+
+def _plays() -> Path:
+    from tidegate.data import samples
+
+    return samples.path("unpunctuated_plays")
+
+
+def _restored(model: Any, data: Path, folder: Path) -> str:
+    from tidegate.data.table import write_table
+
+    path = folder / "tags.csv"
+    write_table(model.predict(data), path)
+    part = model.untouched().take(np.array([0]))
+    words = [part.words[n] for n in part.tokens]
+    p = model.probabilities(part)
+    read, true = written(words, model.classes_[p.argmax(1)]), written(words, part.tags)
+    return f"""The case and the mark of every word, with its probability: {path}
+
+Passage {part.names[0]} ({part.groups[0]}), kept untouched, as the model writes it:
+{textwrap.fill(read, 100)}
+
+As the edition has it:
+{textwrap.fill(true, 100)}"""
+
+
+def written(words: Sequence[str], labels: Sequence[str]) -> str:
+    """Words with the case and the marks that their labels name ("Capital," and the like)."""
+    found = []
+    for word, label in zip(words, labels, strict=True):
+        case = label.rstrip(",.?!;:-")
+        found.append((word.capitalize() if case == "Capital" else word) + label[len(case) :])
+    return " ".join(found)
 
 
 DEMOS = {
@@ -86,5 +122,23 @@ DEMOS = {
         {"epochs": 10},
         ("shuffled",),
         _labels,
+    ),
+    "tag": Demo(
+        "The words of a play in, without case and punctuation; whether each has a capital, and which mark follows it, "
+        "out; tested on plays that training has not seen.",
+        _plays,
+        {
+            "sequence": "passage",
+            "label": "label",
+            "token": "word",
+            "group": "play",
+            "validation": 0.1,
+            "test": 0.2,
+            "batch_size": 8,
+            "epochs": 8,
+        },
+        {"epochs": 1, "hidden_size": 32, "embedding_size": 32, "characters": False},
+        ("one-way",),
+        _restored,
     ),
 }

@@ -78,11 +78,12 @@ class SequenceLearner(Learner):
             self.sequences_, _ = self._with_labels(self._read(self._source(None), trained=True))
         return self.sequences_
 
-    def kept_part(self, part: str) -> Any:
+    def kept_part(self, *parts: str) -> Any:
         """The sequences that train ("train") or stop ("valid"), by their names."""
         data = self.training_data()
         where = {name: n for n, name in enumerate(data.names)}
-        return data.take(np.array([where[name] for name in self.kept_[part] if name in where], np.int64))
+        names = [name for part in parts for name in self.kept_[part]]
+        return data.take(np.array([where[name] for name in names if name in where], np.int64))
 
     def untouched(self, data: Any = None) -> Any:
         """The sequences to score on.
