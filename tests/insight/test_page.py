@@ -209,7 +209,7 @@ def test_refusals(hostile, tmp_path, capsys):
     for words, sentence in (
         ([tmp_path / "none"], "there is no run folder"),
         ([hostile / "run", tmp_path / "none.csv"], "no such file"),
-        ([hostile / "run", "--worst", "0"], "--worst is a number of windows, at least 1; given 0"),
+        ([hostile / "run", "--worst", "0"], "--worst is a number of windows or sequences, at least 1; given 0"),
         ([hostile / "run", "--out", hostile / "table.csv"], "table.csv"),
     ):
         with pytest.raises(SystemExit) as stop:

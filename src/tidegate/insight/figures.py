@@ -5,11 +5,16 @@ T steps, H hidden units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from tidegate.insight.ablate import Ablation
 from tidegate.insight.charts import Chart, Colour, Figure, Heat, Mark
 from tidegate.insight.gap import Agreement
+from tidegate.insight.gradients import GradientFlow
 from tidegate.insight.order import thin
+from tidegate.insight.spans import MemorySpans
 from tidegate.insight.study import Side, Study
 
 TRAINED, CONTROL = "trained", "untrained"
@@ -86,10 +91,29 @@ def lag_figure(study: Study) -> Figure:
 
 def half_life_figure(study: Study) -> Figure:
     """Half-lives, the longest first."""
+    one = study.trained.opened
+    spans = [(side.spans, name, colour) for side, name, colour in _sides(study)]
+    return half_lives({"": half_life_chart(spans, one.unit)})
+
+
+def half_lives(charts: dict[str, Chart | Heat], chosen: str = "", choice: str = "") -> Figure:
+    """The question that half-lives answer."""
+    return Figure(
+        "half-lives",
+        "How long does each unit remember?",
+        "One dot a unit, the longest first: a spread over a wide range means short and long memories side by side. "
+        "A half-life reads the forget gate alone: a unit may keep long what nobody reads.",
+        {key: [chart] for key, chart in charts.items()},
+        chosen,
+        choice,
+    )
+
+
+def half_life_chart(sides: Sequence[tuple[MemorySpans, str, Colour]], unit: str, direction: int = 0) -> Chart:
+    """The half-lives of one direction's units, trained and untrained."""
     marks, facts = [], []
-    for side, name, colour in _sides(study):
-        spans = side.spans
-        half, log = spans.half_life_time[0], spans.half_life_log[0] * spans.time  # (H,)
+    for spans, name, colour in sides:
+        half, log = spans.half_life_time[direction], spans.half_life_log[direction] * spans.time  # (H,)
         order = np.argsort(-half, kind="stable")
         rank = np.arange(1, len(half) + 1)
         cap = spans.longest_lag * spans.time
@@ -98,78 +122,86 @@ def half_life_figure(study: Study) -> Figure:
         marks.append(Mark("dots", rank, np.where(shown > 0, shown, np.nan), f"{name}, median retention", colour))
         other = np.where(np.isfinite(other) & (other > 0) & (other < 10 * cap), other, np.nan)
         marks.append(Mark("line", rank, other, f"{name}, ln(1/2) / mean ln f", colour, dash=True, strong=0.7))
-        low, high = spans.low[1].mean(), spans.high[1].mean()
+        low, high = spans.low[1, direction].mean(), spans.high[1, direction].mean()
         beyond = int(np.isinf(half).sum())
         facts.append(
-            f"{name}: half of the units forget half within {np.median(half):g} {side.opened.unit}s"
+            f"{name}: half of the units forget half within {np.median(half):g} {unit}s"
             + (f"; {beyond} keep more than half over all {cap:g} that were seen (not drawn)" if beyond else "")
             + f"; forget gates are nearly shut at {100 * low:.0f}% and nearly open at {100 * high:.0f}% of the steps; "
-            f"latched units: {int(spans.latched.sum())}, dead: {int(spans.dead.sum())}, duplicates: "
-            f"{int((spans.duplicate >= 0).sum())}."
+            f"latched units: {int(spans.latched[direction].sum())}, dead: {int(spans.dead[direction].sum())}, "
+            f"duplicates: {int((spans.duplicate[direction] >= 0).sum())}."
         )
-    unit = study.trained.opened.unit
-    return one_chart(
-        "half-lives",
-        "How long does each unit remember?",
-        "One dot a unit, the longest first: a spread over a wide range means short and long memories side by side. "
-        "A half-life reads the forget gate alone: a unit may keep long what nobody reads.",
-        Chart("Half-life of each unit", "unit, the longest first", f"half-life ({unit}s)", marks, facts, log_y=True),
-    )
+    return Chart("Half-life of each unit", "unit, the longest first", f"half-life ({unit}s)", marks, facts, log_y=True)
 
 
 def flow_figure(study: Study) -> Figure:
     """Gradients by lag, LSTM beside RNN."""
-    charts: list[Chart | Heat] = []
+    charts = []
     for side, name, _ in _sides(study):
-        flow, lags = side.flow, side.flow.lags * side.opened.time
         rnn = f"vanilla RNN, {study.rnn.partition(';')[0]}" if name == TRAINED else "vanilla RNN, untrained"
-        lines: list[tuple[np.ndarray, str, Colour, bool]] = [
-            (flow.cell, "LSTM, long-term memory c", "trained", False),
-            (flow.memory_path, "of it by the memory alone (product of f)", "path", True),
-            (flow.hidden, "LSTM, short-term memory h", "erased", False),
-            (flow.rnn, rnn, "rnn", False),
-        ]
-        marks, facts = [], []
-        for values, what, colour, dash in lines:
-            x, y = thin(lags, values)
-            marks.append(Mark("line", x, np.where(y > 1e-30, y, np.nan), what, colour, dash=dash))
-        for values, what in ((flow.cell, "LSTM memory"), (flow.rnn, "RNN")):
-            left = values[-1] / values[0] if values[0] else 0.0
-            facts.append(f"{name}, {what}: {left:.1e} of the gradient is left {lags[-1]:g} {side.opened.unit}s back.")
-        charts.append(Chart(name, f"lag ({side.opened.unit}s)", "norm of the gradient", marks, facts, log_y=True))
+        charts.append(flow_chart(side.flow, side.opened.time, side.opened.unit, name, rnn))
+    return flows(charts, "" if study.rnn.startswith("trained") else f"The RNN is {study.rnn}.")
+
+
+def flows(charts: Sequence[Chart | Heat], note: str) -> Figure:
+    """The question that gradients by lag answer."""
     return Figure(
         "gradients",
         "How far back does the gradient reach?",
         "A straight fall on this scale is a gradient that vanishes geometrically: compare how steeply the RNN's falls. "
-        "It says how well far steps could be learnt from, not whether they were. "
-        + ("" if study.rnn.startswith("trained") else f"The RNN is {study.rnn}."),
-        {"": charts},
+        f"It says how well far steps could be learnt from, not whether they were. {note}".rstrip(),
+        {"": list(charts)},
     )
+
+
+def flow_chart(flow: GradientFlow, time: float, unit: str, name: str, rnn: str) -> Chart:
+    """Gradients by lag of one model; ``rnn`` says what the vanilla RNN beside it is."""
+    lags = flow.lags * time
+    lines: list[tuple[np.ndarray, str, Colour, bool]] = [
+        (flow.cell, "LSTM, long-term memory c", "trained", False),
+        (flow.memory_path, "of it by the memory alone (product of f)", "path", True),
+        (flow.hidden, "LSTM, short-term memory h", "erased", False),
+        (flow.rnn, rnn, "rnn", False),
+    ]
+    marks, facts = [], []
+    for values, what, colour, dash in lines:
+        x, y = thin(lags, values)
+        marks.append(Mark("line", x, np.where(y > 1e-30, y, np.nan), what, colour, dash=dash))
+    for values, what in ((flow.cell, "LSTM memory"), (flow.rnn, "RNN")):
+        left = values[-1] / values[0] if values[0] else 0.0
+        facts.append(f"{name}, {what}: {left:.1e} of the gradient is left {lags[-1]:g} {unit}s back.")
+    return Chart(name, f"lag ({unit}s)", "norm of the gradient", marks, facts, log_y=True)
 
 
 def ablation_figure(study: Study) -> Figure:
     """What each gate and unit is worth."""
-    charts: list[Chart | Heat] = []
-    for side, name, colour in _sides(study):
-        change = np.nanmean(side.ablation.change, 1)
-        gates = [k for k, what in enumerate(side.ablation.names) if "gate" in what]
-        units = np.array([k for k in range(len(change)) if k not in gates])
-        top = units[np.argsort(-change[units], kind="stable")][:8]
-        chosen = [*gates, *top.tolist()]
-        none = int((change[units] <= 0).sum())
-        fact = f"{name}: taking out one unit changes the error by {_signed(np.median(change[units]))} (median); "
-        fact += f"without {none} of {len(units)} units, each alone, it does not rise."
-        names = np.array([side.ablation.names[k] for k in chosen])
-        marks = [Mark("bars", names, change[chosen], "", colour)]
-        unit = f"rise of the error ({study.error_unit})"
-        charts.append(Chart(name, "", unit, marks, [fact], sideways=True, height=360))
+    return ablations([ablation_chart(s.ablation, n, c, "error", study.error_unit) for s, n, c in _sides(study)])
+
+
+def ablations(charts: Sequence[Chart | Heat]) -> Figure:
+    """The question that taking things out answers."""
     return Figure(
         "ablation",
-        "Which gates and units is the forecast worth most to?",
+        "Which gates and units is the model's score worth most to?",
         "Each gate is held at its mean, then each unit taken out (the eight that matter most are shown): long bars are "
         "what the model relies on. Units can stand in for one another, so a short bar is no proof of being unused.",
-        {"": charts},
+        {"": list(charts)},
     )
+
+
+def ablation_chart(ablation: Ablation, name: str, colour: Colour, what: str, unit: str) -> Chart:
+    """The rise of the score (``what``, in ``unit``) of one model."""
+    change = np.nanmean(ablation.change, 1)
+    gates = [k for k, done in enumerate(ablation.names) if "gate" in done]
+    units = np.array([k for k in range(len(change)) if k not in gates])
+    top = units[np.argsort(-change[units], kind="stable")][:8]
+    chosen = [*gates, *top.tolist()]
+    none = int((change[units] <= 0).sum())
+    fact = f"{name}: taking out one unit changes the {what} by {_signed(np.median(change[units]))} (median); "
+    fact += f"without {none} of {len(units)} units, each alone, it does not rise."
+    names = np.array([ablation.names[k] for k in chosen])
+    marks = [Mark("bars", names, change[chosen], "", colour)]
+    return Chart(name, "", f"rise of the {what} ({unit})", marks, [fact], sideways=True, height=360)
 
 
 # -- helpers ----------------------------------------------------------------------------------------

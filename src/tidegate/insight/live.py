@@ -62,7 +62,9 @@ class Live:
             chart = self._sequence(row, target)
         times = one.times()[:, 0]
         memory = traced.cell[:, 0, 0].abs().mean(0)  # (H,)
-        heat = gates_heat(traced, self.study.trained.orders[layer], times, "", one.history)
+        heat = gates_heat(
+            traced, self.study.trained.orders[layer], times, "", [Line(times[one.history], "forecast starts")]
+        )
         return {
             "times": as_json(times), "sequence": chart_json(chart), "gates": chart_json(heat),
             "unit": int(memory.argmax()), "x": [[float(f"{v:.5g}") for v in step] for step in one.x[:, 0].tolist()],

@@ -178,7 +178,7 @@ def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = [trace for mark in chart.marks for trace in _traces(mark, chart.sideways)]
     value = {"title": {"text": _label(chart.y)}, "automargin": True, "nticks": 6}
     if chart.log_y:
-        value |= {"type": "log", "exponentformat": "power", "dtick": _decades(chart)}
+        value |= {"type": "log", "exponentformat": "power", "dtick": _ticks(chart)}
     other: dict[str, Any] = {"title": {"text": _label(chart.x, 48)}, "automargin": True}
     first = chart.marks[0].x if chart.marks else np.empty(0)
     if first.dtype.kind == "U":
@@ -199,12 +199,11 @@ def _label(text: str, most: int = 34) -> str:
     return plain(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def _decades(chart: Chart) -> int:
-    """Powers of ten between ticks."""
+def _ticks(chart: Chart) -> int | str:
+    """Powers of ten between ticks; every digit where all lies within less than two of them."""
     seen = np.concatenate([m.y[np.isfinite(m.y) & (m.y > 0)] for m in chart.marks] or [np.ones(1)])
-    if not len(seen):
-        return 1
-    return max(1, round(float(np.log10(seen.max() / seen.min())) / 6))
+    decades = float(np.log10(seen.max() / seen.min())) if len(seen) else 0.0
+    return "D1" if decades < 1.5 else max(1, round(decades / 6))
 
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The page of a trained forecaster, and its PNGs: figures from the results of this package."""
+"""The page of a trained model, and its PNGs: figures from the results of this package."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from tidegate.insight.figures import page_figures
 from tidegate.insight.model import OpenForecast, open_forecast
 from tidegate.insight.page import Section, render
 from tidegate.insight.pngs import png
+from tidegate.insight.sequence_figures import sequence_case_figures, sequence_page_figures
+from tidegate.insight.sequence_study import SequenceStudy, sequence_study
+from tidegate.insight.sequences import OpenSequences, open_sequences
 from tidegate.insight.study import Study, study
 from tidegate.insight.window_figures import case_figures
+from tidegate.tasks import load_run
 from tidegate.tasks.forecast import Forecaster
+from tidegate.tasks.learner import Learner
 from tidegate.tasks.run import make_folder
 
 PAGE = "index.html"
+LEDGER = (
+    "It is exact with all gates held fixed. How far it is from what really changes is measured and stands beside each: "
+    "slope and correlation (1 is perfect), and the gap, sum|change - entry| / sum|change| (0 is perfect; 1 is as far "
+    "off as saying nothing)."
+)
 
 
 def explain(
-    forecaster: Any,
+    model: Any,
     data: Any = None,
     folder: str | Path | None = None,
     *,
@@ -32,15 +42,16 @@ def explain(
 
     Parameters
     ----------
-    forecaster : Forecaster, or the path of a run folder
+    model : Forecaster or Classifier, or the path of a run folder
     data : path or data frame, optional
-        By default what it was trained on. The windows are those of its untouched last part.
+        By default what it was trained on: the windows of its untouched last part, or the untouched
+        sequences.
     folder : path, optional
         By default ``explain/`` in the run folder.
     windows : int
-        At most so many windows, drawn at random.
+        At most so many windows or sequences, drawn at random.
     worst : int
-        So many of the worst forecasts are shown.
+        So many of the worst forecasts or decisions are shown.
     progress : callable, optional
         Told in a few words what is being done.
 
@@ -56,20 +67,28 @@ def explain(
     """
     for name, value in (("--windows", windows), ("--worst", worst)):
         if value < 1:
-            raise ConfigError(f"{name} is a number of windows, at least 1; given {value}")
-    opened = opened_forecast(forecaster, data, windows)
+            raise ConfigError(f"{name} is a number of windows or sequences, at least 1; given {value}")
+    if not isinstance(model, Learner):
+        model = load_run(model)
     if folder is None:
-        if opened.forecaster.folder_ is None:
+        if model.folder_ is None:
             raise ConfigError("explain needs a folder to write to: this model has no run folder")
-        folder = opened.forecaster.folder_ / "explain"
-    path = make_folder(folder)
-    found = study(opened, worst=worst, progress=progress)
+        folder = model.folder_ / "explain"
+    if isinstance(model, Forecaster):
+        opened = open_forecast(model, data, most=windows)
+        path = make_folder(folder)
+        sections = page_sections(study(opened, worst=worst, progress=progress))
+        heading, sentences = title(opened), about(opened)
+    else:
+        inside = open_sequences(model, data, most=windows)
+        path = make_folder(folder)
+        sections = sequence_sections(sequence_study(inside, worst=worst, progress=progress))
+        heading, sentences = sequence_title(inside), about_sequences(inside)
     if progress is not None:
         progress("page and pictures")
-    sections = page_sections(found)
     written = [path / PAGE]
     with atomic_write(path / PAGE) as file:
-        file.write(render(title(opened), about(opened), sections).encode())
+        file.write(render(heading, sentences, sections).encode())
     for section in sections:
         for figure in section.figures:
             written.append(path / f"{figure.key}.png")
@@ -81,11 +100,9 @@ def explain(
 def opened_forecast(forecaster: Any, data: Any, windows: int) -> OpenForecast:
     """A run folder or a forecaster, opened over the last part of its data."""
     if not isinstance(forecaster, Forecaster):
-        from tidegate.tasks import load_run
-
         where, forecaster = forecaster, load_run(forecaster)
         if not isinstance(forecaster, Forecaster):
-            raise RunError(f"explain and lens look into forecasters; {where} is a run of {forecaster.task}")
+            raise RunError(f"lens looks into forecasters; {where} is a run of {forecaster.task}: take explain")
     return open_forecast(forecaster, data, most=windows)
 
 
@@ -104,9 +121,55 @@ def page_sections(found: Study) -> list[Section]:
         when = str(case.times[first.history]).replace("T", " ")[:16]
         whose = f" of {case.series}" if case.series else ""
         text = f"The forecast{whose} from {when} on is off by {case.error:.3g} ({case.target}) on average."
-        name = ("The worst forecast", "The second worst", "The third worst")[k] if k < 3 else f"The {k + 1}th worst"
-        sections.append(Section(f"case{k + 1}", name, text, case_figures(found, k)))
+        sections.append(Section(f"case{k + 1}", _place("The worst forecast", k), text, case_figures(found, k)))
     return sections
+
+
+def sequence_sections(found: SequenceStudy) -> list[Section]:
+    """The figures in their order: all sequences first, then the most surely wrong decisions."""
+    one = found.trained.opened
+    text = (
+        f"{len(one.rows)} sequences that training has not seen. The untrained model has the same shape and new "
+        "weights: what it shows as well was not learnt."
+    )
+    sections = [Section("all", "All test sequences", text, sequence_page_figures(found))]
+    for k, case in enumerate(found.cases):
+        where = "" if case.step is None else f", step {case.steps[case.step]}"
+        given = case.trained.label
+        verdict = "is given the right label" if given == case.truth else f"is taken for {one.labels[given]}"
+        p = case.trained.probabilities
+        text = (
+            f"Sequence {case.name}{where}: {one.labels[case.truth]} {verdict}, with a probability of {p[given]:.2f}; "
+            f"log loss {case.loss:.3g} nats."
+        )
+        name = _place("The most surely wrong decision", k)
+        sections.append(Section(f"case{k + 1}", name, text, sequence_case_figures(found, k)))
+    return sections
+
+
+def _place(first: str, k: int) -> str:
+    return (first, "The second", "The third")[k] if k < 3 else f"The {k + 1}th"
+
+
+def sequence_title(one: OpenSequences) -> str:
+    """Of the page."""
+    return "Looking inside the tags" if one.tagged else "Looking inside the labels"
+
+
+def about_sequences(one: OpenSequences) -> list[str]:
+    """What model and data these are."""
+    lstm = one.lstm
+    ways = "reads each sequence in both directions" if lstm.directions == 2 else "reads each sequence once, forwards"
+    what = "gives each step one of" if one.tagged else "gives it one of"
+    return [
+        f"LSTM, {_layers(lstm.num_layers, lstm.hidden_size)}. It {ways}, {lstm.input_size} inputs a step, and {what} "
+        f"{len(one.labels)} labels.",
+        "A ledger takes a decision apart into what each step wrote. " + LEDGER,
+    ]
+
+
+def _layers(count: int, units: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''} of {units} units"
 
 
 def title(opened: OpenForecast) -> str:
@@ -116,14 +179,11 @@ def title(opened: OpenForecast) -> str:
 
 def about(opened: OpenForecast) -> list[str]:
     """What model and data these are."""
-    c, layers = opened.forecaster.resolved_, opened.lstm.num_layers
+    c = opened.forecaster.resolved_
     step = f"{opened.time:g} {opened.unit}{'s' if opened.time != 1 else ''}"
     return [
-        f"LSTM, {layers} layer{'s' if layers > 1 else ''} of {opened.lstm.hidden_size} units. It reads {c.history} "
+        f"LSTM, {_layers(opened.lstm.num_layers, opened.lstm.hidden_size)}. It reads {c.history} "
         f"steps of {step} with {len(opened.names)} inputs, and runs on through the {opened.windows.horizon} steps "
         "that it forecasts.",
-        "A ledger takes the long-term memory, or a forecast, apart into what each past step wrote. It is exact with "
-        "all gates held fixed. How far it is from what really changes is measured and stands beside each: slope and "
-        "correlation (1 is perfect), and the gap, sum|change - entry| / sum|change| (0 is perfect; 1 is as far off as "
-        "saying nothing).",
+        "A ledger takes the long-term memory, or a forecast, apart into what each past step wrote. " + LEDGER,
     ]

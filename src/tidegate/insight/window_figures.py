@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from tidegate.insight.attribution import Attribution
 from tidegate.insight.charts import Chart, Figure, Heat, Line, Mark, Panel
 from tidegate.insight.figures import CONTROL, TRAINED, gap_facts, one_chart
 from tidegate.insight.gap import Agreement
 from tidegate.insight.order import block, blocks, thin
-from tidegate.insight.study import Case, Moment, Study, View
+from tidegate.insight.study import Case, Moment, Study
 from tidegate.ops import LayerTrace
 
 _GATES = (("input", False), ("forget", False), ("candidate", True), ("output", False), ("cell", True), ("hidden", True))
@@ -92,6 +93,21 @@ def ledger_figure(study: Study, case: Case, key: str) -> Figure:
 
 def output_chart(m: Moment, name: str, times: np.ndarray, target: str, history: int) -> Chart:
     """One forecast's ledger as bars over time, with what really changes at some steps."""
+    return share_chart(
+        m,
+        f"{name}: ledger of the forecast {m.step + 1} step{'s' if m.step else ''} ahead",
+        "Forecast",
+        "last value observed, biases",
+        times,
+        target,
+        [Line(times[history], "forecast starts"), Line(times[history + m.step], "this forecast")],
+    )
+
+
+def share_chart(
+    m: Moment, title: str, what: str, beyond: str, times: np.ndarray, unit: str, lines: list[Line]
+) -> Chart:
+    """A ledger of one output (``what``) as bars; ``beyond`` says what it has besides the memory."""
     size = block(len(m.shares))
     bars, at = blocks(m.shares, size, "sum"), times[::size]
     marks = [_signed_bars(at, bars, positive) for positive in (True, False)]
@@ -102,20 +118,12 @@ def output_chart(m: Moment, name: str, times: np.ndarray, target: str, history: 
         ]
     facts = gap_facts(m.gap, "")
     facts.append(
-        f"Forecast {m.value:.4g} = {m.shares.sum():.4g} written by the steps + {m.rest:.4g} beyond the memory "
-        f"(last value observed, biases)" + (f" + {m.initial:.2g} of the first state" if m.initial else "") + "."
+        f"{what} {m.value:.4g} = {m.shares.sum():.4g} written by the steps + {m.rest:.4g} beyond the memory "
+        f"({beyond})" + (f" + {m.initial:.2g} of the first state" if m.initial else "") + "."
     )
     if size > 1:
         facts.append(f"Each bar is the sum of {size} steps.")
-    moment = times[history + m.step]
-    return Chart(
-        f"{name}: ledger of the forecast {m.step + 1} step{'s' if m.step else ''} ahead",
-        "",
-        f"share ({target})",
-        marks,
-        facts,
-        lines=[Line(times[history], "forecast starts"), Line(moment, "this forecast")],
-    )
+    return Chart(title, "", f"share ({unit})", marks, facts, lines=lines)
 
 
 def memory_chart(
@@ -140,9 +148,10 @@ def gates_figure(study: Study, case: Case, key: str) -> Figure:
     """Heatmaps of every gate and memory, of each layer."""
     charts: dict[str, list[Chart | Heat]] = {}
     layers = len(case.trained.trace.layers)
+    lines = [Line(case.times[study.trained.opened.history], "forecast starts")]
     for layer in range(layers):
         charts[f"layer {layer}"] = [
-            gates_heat(v.trace.layers[layer], side.orders[layer], case.times, name, study.trained.opened.history)
+            gates_heat(v.trace.layers[layer], side.orders[layer], case.times, name, lines)
             for v, side, name in (
                 (case.trained, study.trained, TRAINED),
                 (case.untrained, study.untrained, CONTROL),
@@ -159,12 +168,20 @@ def gates_figure(study: Study, case: Case, key: str) -> Figure:
     )
 
 
-def gates_heat(trace: LayerTrace, order: np.ndarray, times: np.ndarray, name: str, history: int, row: int = 0) -> Heat:
-    """All gates and both memories of one window, units in the given order."""
+def gates_heat(
+    trace: LayerTrace,
+    order: np.ndarray,
+    times: np.ndarray,
+    name: str,
+    lines: list[Line],
+    row: int = 0,
+    direction: int = 0,
+) -> Heat:
+    """All gates and both memories of one row over its (T,) ``times``, units in the given order."""
     size = block(len(times))
     panels = []
     for gate, signed in _GATES:
-        values = getattr(trace, gate)[:, row, 0].numpy()  # (T, H)
+        values = getattr(trace, gate)[: len(times), row, direction].numpy()  # (T, H)
         if values.shape[1] == len(order):  # h of a projection has other units
             values = values[:, order]
         values = blocks(values, size).T.astype(np.float32)  # (H, n)
@@ -174,14 +191,17 @@ def gates_heat(trace: LayerTrace, order: np.ndarray, times: np.ndarray, name: st
         panels.append(Panel(_GATE_NAMES[gate], values, signed, limit))
     facts = [f"Each column is the mean of {size} steps."] if size > 1 else []
     rows = [f"unit {unit}" for unit in order]
-    return Heat(name, "", "units", times[::size], rows, panels, facts, [Line(times[history], "forecast starts")])
+    return Heat(name, "", "units", times[::size], rows, panels, facts, lines)
 
 
 def attribution_figure(study: Study, case: Case, key: str) -> Figure:
     """Integrated gradients by step and by input."""
     charts: list[Chart | Heat] = []
     for v, name in ((case.trained, TRAINED), (case.untrained, CONTROL)):
-        charts += [attribution_steps(v, name, case), attribution_inputs(v, name, case)]
+        charts += [
+            attribution_steps(v.attribution, name, "forecast", case.times, case.target),
+            attribution_inputs(v.attribution, name, case.target),
+        ]
     step = case.trained.moments[case.chosen].step
     return Figure(
         f"{key}-inputs",
@@ -193,31 +213,30 @@ def attribution_figure(study: Study, case: Case, key: str) -> Figure:
     )
 
 
-def attribution_steps(v: View, name: str, case: Case) -> Chart:
-    """By step, all inputs together."""
-    steps = v.attribution.by_step()[:, 0]
+def attribution_steps(a: Attribution, name: str, what: str, times: np.ndarray, unit: str) -> Chart:
+    """By step, all inputs together; ``what`` is taken apart."""
+    steps = a.by_step()[: len(times), 0]
     size = block(len(steps))
-    at, bars = case.times[::size], blocks(steps, size, "sum")
-    a = v.attribution
+    at, bars = times[::size], blocks(steps, size, "sum")
     fact = (
-        f"The shares add up to {steps.sum():.4g}; forecast less that at the baseline: "
+        f"The shares add up to {steps.sum():.4g}; {what} less that at the baseline: "
         f"{float(a.value[0] - a.baseline_value[0]):.4g} (completeness error {float(a.error[0]):.1e})."
     )
     marks = [_signed_bars(at, bars, positive) for positive in (True, False)]
-    return Chart(f"{name}, by step", "", f"share ({case.target})", marks, [fact])
+    return Chart(f"{name}, by step", "", f"share ({unit})", marks, [fact])
 
 
-def attribution_inputs(v: View, name: str, case: Case, most: int = 8) -> Chart:
+def attribution_inputs(a: Attribution, name: str, unit: str, most: int = 8) -> Chart:
     """By input, all steps together, the largest first."""
-    total = v.attribution.shares[:, 0].sum(0)  # (I,)
-    size = np.abs(v.attribution.shares[:, 0]).sum(0)
+    total = a.shares[:, 0].sum(0)  # (I,)
+    size = np.abs(a.shares[:, 0]).sum(0)
     top = [k for k in np.argsort(-size, kind="stable")[:most] if size[k] > 0]
-    names = np.array([v.attribution.names[k] for k in top])
+    names = np.array([a.names[k] for k in top])
     marks = []
     for positive in (True, False):
         part = np.array([total[k] if (total[k] >= 0) == positive else 0.0 for k in top])
         marks.append(Mark("bars", names, part, "raises" if positive else "lowers", "gain" if positive else "loss"))
-    return Chart(f"{name}, by input", "", f"share ({case.target})", marks, sideways=True)
+    return Chart(f"{name}, by input", "", f"share ({unit})", marks, sideways=True)
 
 
 def _signed_bars(x: np.ndarray, y: np.ndarray, positive: bool) -> Mark:

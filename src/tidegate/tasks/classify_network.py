@@ -67,15 +67,23 @@ class ClassifyNet(nn.Module):
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Scores (B, K), before softmax."""
-        x = batch.inputs if self.embedding is None else self.embedding(batch.inputs)  # (T, B, I)
+        x = self.embed(batch.inputs)  # (T, B, I)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.input_dropout:
             x = x * F.dropout(torch.ones_like(x[:1]), self.input_dropout)  # one mask for all steps
-        output, state = self.recurrent(x, lengths=batch.lengths)  # (T, B, D*H)
+        return self.read(x, batch.lengths)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """The layer's input (T, B, I) for numbers, or for bytes of text (T, B)."""
+        return inputs if self.embedding is None else self.embedding(inputs)
+
+    def read(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (B, K) from the layer's input (T, B, I)."""
+        output, state = self.recurrent(x, lengths=lengths)  # (T, B, D*H)
         last = state if isinstance(state, Tensor) else state.h  # (L*D, B, H)
         last = last[-self.recurrent.directions :].transpose(0, 1).flatten(1)  # (B, D*H)
-        return self.head(self.dropout(torch.cat([*pool(output, batch.lengths), last], -1)))
+        return self.head(self.dropout(torch.cat([*pool(output, lengths), last], -1)))
 
 
 def pool(output: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,164 @@
+"""A classifier opened up: parts of sequences, decisions and their ledgers, and the page of its run."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from task_cases import waves
+
+import tidegate as tg
+from tidegate.cli import main
+from tidegate.errors import RunError
+from tidegate.insight.gap import ledger_gap
+from tidegate.insight.output import output_ledger
+from tidegate.insight.report import explain
+from tidegate.insight.sequence_study import SHARES, decision, kept, probed, sequence_study
+from tidegate.insight.sequences import NONE, open_sequences
+
+OPTIONS = {"sequence": "s", "label": "kind", "time": "t", "feature": ["v", "w"], "hidden_size": 6, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classified")
+    waves(60).write_csv(folder / "waves.csv")
+    tg.Classifier(**OPTIONS, epochs=15, batch_size=8).fit(folder / "waves.csv", folder=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def opened(run):
+    return open_sequences(run)
+
+
+@pytest.fixture(scope="module")
+def found(opened):
+    return sequence_study(opened, worst=2)
+
+
+def test_opened_is_what_the_classifier_scores(run, opened):
+    model = tg.Classifier.load(run)
+    sequences = model.untouched()
+    assert opened.rows == sequences.names
+    np.testing.assert_allclose(opened.scores(opened.x).detach(), model.logits(sequences), atol=1e-6)
+    truth = [opened.labels[k] for k in opened.truth]
+    assert truth == sequences.labels.tolist()
+    loss = -torch.log_softmax(opened.scores(opened.x), -1)[range(len(truth)), opened.truth]
+    torch.testing.assert_close(opened.loss()(opened.x), loss)
+    part = opened.take([3, 1])
+    torch.testing.assert_close(part.scores(part.x), opened.scores(opened.x)[[3, 1]], atol=1e-6, rtol=1e-5)
+
+
+def test_kept_is_the_first_or_the_last_part():
+    lengths = torch.tensor([4, 10, 1])
+    x = torch.arange(1.0, 11.0)[:, None, None] * torch.tensor([1.0, 10.0, 100.0])[:, None]  # (10, 3, 1)
+    x = torch.where(torch.arange(10)[:, None] < lengths, x[..., 0], 0.0)[..., None]
+    first, short = kept(x, lengths, 0.3, last=False)
+    assert short.tolist() == [2, 3, 1]
+    assert first[..., 0].T.tolist() == [[1, 2, 0], [10, 20, 30], [100, 0, 0]]
+    last, _ = kept(x, lengths, 0.3, last=True)
+    assert last[..., 0].T.tolist() == [[3, 4, 0], [80, 90, 100], [100, 0, 0]]
+    whole, short = kept(x, lengths, 1.0, last=True)
+    assert short.tolist() == lengths.tolist()
+    assert torch.equal(whole, x)
+
+
+def test_needed_ends_at_the_score_of_the_whole(opened, found):
+    needed = found.trained.needed
+    scores = opened.scores(opened.x).detach()
+    whole = [float(opened.losses(scores).mean()), float((scores.argmax(-1) == opened.truth).double().mean())]
+    np.testing.assert_allclose(needed.first[-1], whole, rtol=1e-5)
+    np.testing.assert_allclose(needed.last[-1], whole, rtol=1e-5)
+    assert len(needed.first) == len(SHARES)
+    assert whole[1] == 1.0  # up or down is easy; an untrained network cannot tell
+    assert found.untrained.needed.first[-1, 1] < 0.9
+    assert needed.first[0, 0] > needed.first[-1, 0]  # the first step alone says less
+
+
+def test_the_margin_is_its_ledger_and_the_rest(opened, found):
+    for case in found.cases:
+        for view in (case.trained, case.untrained):
+            m = view.moment
+            assert m.shares.sum() + m.initial + m.rest == pytest.approx(m.value, abs=1e-6)
+            p = view.probabilities
+            assert np.log(p[view.label] / p[view.other]) == pytest.approx(m.value, abs=1e-5)
+            a = view.attribution
+            assert abs(a.error[0]) <= 0.011 * abs(a.value[0] - a.baseline_value[0])
+        single = opened.take([case.row])
+        assert (case.trained.label, case.trained.other) == decision(single)
+        score = single.margin(case.trained.label, case.trained.other)
+        np.testing.assert_allclose(
+            case.trained.moment.shares, output_ledger(opened.lstm, single.x, score).shares[:, 0].sum((1, 2))
+        )
+
+
+def test_the_worst_come_first(opened, found):
+    losses = opened.loss()(opened.x).detach().numpy()
+    assert [case.row for case in found.cases] == np.argsort(-losses, kind="stable")[:2].tolist()
+    assert found.cases[0].loss == pytest.approx(losses.max(), rel=1e-5)
+
+
+def test_the_gap_replaces_inputs_by_the_training_mean(opened, found):
+    case = found.cases[0]
+    single = opened.take([case.row])
+    score = single.margin(case.trained.label, case.trained.other)
+    other = single.x.clone()
+    other[2] = 0.0  # scaled columns are 0 at their mean
+    changed = (score(single.x) - score(other)).item()
+    gap = ledger_gap(opened.lstm, single.x, [2], score=score, baseline=opened.baseline)
+    assert gap.output_replaced[0, 0] == pytest.approx(changed, abs=1e-6)
+    assert case.trained.moment.replaced[case.trained.moment.probed.tolist().index(2)] == pytest.approx(
+        changed, abs=1e-6
+    )
+
+
+def test_probed_steps():
+    assert probed(10, None) == list(range(10))
+    assert len(probed(400, None)) <= 24
+    assert {0, 100, 399} <= set(probed(400, 100))
+
+
+def test_text_has_letters_for_steps_and_no_named_inputs():
+    words = ["abc", "xyz"] * 20
+    model = tg.Classifier(hidden_size=4, epochs=1, test=0.3).fit(words, ["first", "last"] * 20)
+    one = open_sequences(model, most=4)
+    assert one.names == []
+    assert one.steps[0].tolist() in (["0 a", "1 b", "2 c"], ["0 x", "1 y", "2 z"])
+    assert not one.fixed.any()
+    study = sequence_study(one, worst=1)
+    assert study.cases[0].trained.attribution.shares.shape == (3, 1, 32)
+
+
+def test_unknown_labels_are_not_scored(opened):
+    part = opened.take(range(4))
+    torch.testing.assert_close(part.losses(part.scores(part.x), torch.full((4,), NONE)), torch.zeros(4))
+
+
+def test_the_page_of_a_classifier(run, tmp_path, capsys):
+    main(["explain", str(run), "--out", str(tmp_path / "page"), "--worst", "1"])
+    assert "open it in any browser" in capsys.readouterr().out
+    text = (tmp_path / "page" / "index.html").read_text()
+    keys = ["needed", "places", "half-lives", "gradients", "ablation"]
+    keys += [f"case1-{what}" for what in ("decision", "ledger", "gates", "inputs")]
+    assert re.findall(r'<figure id="([^"]+)"', text) == keys
+    [data] = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)
+    charts = json.loads(data)
+    assert list(charts["case1-gates"]["charts"]) == ["layer 0, forward", "layer 0, backward"]
+    for key in ("places", "case1-ledger"):  # no ledger without its honesty figure
+        for chart in charts[key]["charts"][""]:
+            assert sum(fact.startswith("Ledger against truth") for fact in chart["facts"]) == 2
+    for key in keys:
+        assert (tmp_path / "page" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_vanilla_rnn_and_the_lens_are_refused(run, tmp_path, capsys):
+    rnn = tg.Classifier(**OPTIONS, epochs=1, cell="rnn").fit(waves(20), folder=tmp_path / "rnn")
+    with pytest.raises(RunError, match="vanilla RNN"):
+        explain(rnn)
+    with pytest.raises(SystemExit):
+        main(["lens", str(run)])
+    assert "lens looks into forecasters" in capsys.readouterr().err
