@@ -248,7 +248,7 @@ def explain_run(
     windows: int = 256,
     worst: int = 3,
 ) -> None:
-    """Look inside a forecaster: one page that works offline, and its figures as PNGs.
+    """Look inside a model: one page that works offline, and its figures as PNGs.
 
     Parameters
     ----------
@@ -259,9 +259,9 @@ def explain_run(
     out
         The folder to write to; explain/ in the run folder by default.
     windows
-        At most so many windows of the untouched last part are looked at.
+        At most so many windows or sequences of the untouched part are looked at.
     worst
-        So many of the worst forecasts are shown.
+        So many of the worst forecasts or decisions are shown.
     """
     from tidegate.insight.report import explain
 
