@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from tidegate.ops.library import library, missing
+
+needs_native = pytest.mark.skipif(library() is None, reason=missing() or "the kernels are there")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import needs_native
 from insight_layers import layer, state
 
 import tidegate as tg
@@ -101,6 +102,7 @@ def test_mean_of_the_data_and_every_part():
     assert each.to_frame()["what"].to_list() == each.names
 
 
+@needs_native
 @torch.no_grad()
 def test_native_equals_reference_and_steps_follow():
     lstm, x = tg.LSTM(3, 20).eval(), torch.randn(10, 2, 3)

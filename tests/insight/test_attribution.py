@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import needs_native
 from insight_layers import OPTIONS, layer
 
 import tidegate as tg
@@ -20,7 +21,7 @@ def numbers() -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "reference"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_complete(name, backend):
     lstm = layer(3, 8, scale=2.0, **OPTIONS[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 import torch
-from helpers import assert_close, gradients
+from helpers import assert_close, gradients, needs_native
 
 import tidegate as tg
 from tidegate import ops
@@ -85,7 +85,7 @@ def by_steps(lstm: tg.LSTM, below: torch.Tensor, hx, layer: int, noise, weights,
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "reference"])
 @torch.no_grad()
 def test_equals_step_by_step(backend, name, training, monkeypatch):
     monkeypatch.setattr(ops.trace, "_ROWS", 2 * B)  # several parts
@@ -130,6 +130,7 @@ def test_float32_gates_of_the_kernels(name):
         assert (getattr(traced, gate) - getattr(exact, gate)).abs().max() < 1e-6
 
 
+@needs_native
 @pytest.mark.parametrize("name", ["plain", "two layers, both directions", "peephole", "zoneout"])
 def test_derivative_of_the_gates(name):
     """Gates from the kernels have the derivative of gates computed by autograd in the reference."""
@@ -145,6 +146,7 @@ def test_derivative_of_the_gates(name):
         assert_close(fast, slow, 1e-9, "gradient")
 
 
+@needs_native
 def test_second_derivative():
     lstm = layer(False)
     x = torch.randn(4, 2, I, dtype=torch.float64, requires_grad=True)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from helpers import needs_native
 
 import tidegate as tg
 
@@ -33,6 +34,7 @@ def compare(model, run, replaced, *, steps=3, rate=1e-3):
         torch.testing.assert_close(p, q, rtol=1e-2, atol=rate * 0.1, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@needs_native
 def test_demucs_separates_sources():
     hdemucs = pytest.importorskip("demucs.hdemucs", reason="demucs is not installed")
     torch.manual_seed(0)
@@ -41,6 +43,7 @@ def test_demucs_separates_sources():
     compare(model, lambda m: m(audio), 4)
 
 
+@needs_native
 def test_stanza_names_a_language():
     langid = pytest.importorskip("stanza.models.langid.model", reason="stanza is not installed")
     torch.manual_seed(0)
@@ -50,6 +53,7 @@ def test_stanza_names_a_language():
     compare(model, lambda m: m(text), 1)
 
 
+@needs_native
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_stable_baselines_learns_a_policy():
     contrib = pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")

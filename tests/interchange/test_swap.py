@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from helpers import needs_native
 from torch import nn
 
 import tidegate as tg
@@ -37,6 +38,7 @@ def grown(model, x):
     return loss, torch.autograd.grad(loss, list(model.parameters()))
 
 
+@needs_native
 @pytest.mark.parametrize("training", [False, True])
 def test_results_gradients_and_random_numbers_stay(training):
     torch.manual_seed(0)
@@ -74,6 +76,7 @@ def test_an_optimiser_made_before_goes_on():
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
 
 
+@needs_native
 def test_back_again():
     torch.manual_seed(0)
     model, x = Encoder().eval(), torch.randn(4, 6, I)
@@ -99,6 +102,7 @@ def test_hooks_stay():
     assert seen == ["before", "forward"]
 
 
+@needs_native
 def test_state_dicts_copies_and_pickles():
     model, x = Encoder().eval(), torch.randn(2, 3, I)
     keys = list(model.state_dict())
@@ -118,6 +122,7 @@ def _saved(model):
     return data
 
 
+@needs_native
 def test_the_model_itself():
     lstm, x = nn.LSTM(I, H), torch.randn(4, 2, I)
     want = lstm(x)
