@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from tidegate.tasks.demos import written
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import Steps, Vocabulary
 from tidegate.tasks.tag_spans import scheme, span_scores, spans
+from tidegate.training import loop
 
 SMALL = {
     "hidden_size": 8, "embedding_size": 8, "character_size": 4, "epochs": 8, "batch_size": 8, "learning_rate": 0.03,
@@ -492,3 +494,27 @@ def test_a_passage_as_it_is_written():
     assert (
         written(["the", "duke", "o'er", "i"], ["Capital", "Capital,", "lower--", "Capital?"]) == "The Duke, o'er-- I?"
     )
+
+
+def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch):
+    tokens, tags = next_token(40)
+    options = SMALL | {"epochs": 3}
+    whole = tg.Tagger(**options).fit(tokens, tags, folder=tmp_path / "a").twin("one-way")
+    made = tg.Tagger(**options).fit(tokens, tags, folder=tmp_path / "b")
+    step, taken = loop._step, []
+
+    def counted(job, *args):
+        taken.append(1)
+        if len(taken) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step(job, *args)
+
+    monkeypatch.setattr(loop, "_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        made.twin("one-way")
+    twin = made.twin("one-way")
+    assert len(taken) == 3 * len(made._job().epoch(torch.Generator())) > 7  # none was taken twice
+    for name, value in whole.model_.state_dict().items():
+        assert torch.equal(twin.model_.state_dict()[name], value), name
+    assert made.twin("one-way").training_ == twin.training_
+    assert len(taken) == 3 * len(made._job().epoch(torch.Generator()))

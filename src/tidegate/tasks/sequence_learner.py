@@ -15,7 +15,7 @@ import polars as pl
 from tidegate.errors import DataError
 from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner
-from tidegate.tasks.run import MODEL
+from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.sequence_data import split
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
@@ -106,19 +106,20 @@ class SequenceLearner(Learner):
         return sequences
 
     def twin(self, form: str, *, progress: bool = False) -> Self:
-        """Another form of the model, trained on the same sequences; kept in the run folder."""
+        """Another form of the model, trained on the same sequences; kept in the run folder, and gone on with there."""
         self.check_comparisons([form])
         path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
         options: dict[str, Any] = self.resolved_.model_dump() | self.forms[form]
         if options == self.resolved_.model_dump():
             return self
-        if path is not None and (path / MODEL).is_file():
-            kept = type(self).load(path)
-            if kept.resolved_.model_dump() == options:
-                return kept
+        begun = False
+        if path is not None and (path / CONFIG).is_file():
+            begun = read_config(path, self.Config).model_dump() == options
+            if begun and (path / MODEL).is_file():
+                return type(self).load(path)
         other = type(self)(**options)
         other.data_, other._given = self.data_, self.kept_
-        return other._learn(self.training_data(), path, progress=progress, notes=False)
+        return other._learn(self.training_data(), path, resume=begun, progress=progress, notes=False)
 
     @property
     def form(self) -> str:
