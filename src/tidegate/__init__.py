@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidegate.tasks.classify import Classifier
     from tidegate.tasks.forecast import Forecaster
     from tidegate.tasks.tag import Tagger
+    from tidegate.tasks.text import TextModel
     from tidegate.truncated import tbptt
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _PUBLIC = {
     "Forecaster": "tidegate.tasks.forecast",
     "Classifier": "tidegate.tasks.classify",
     "Tagger": "tidegate.tasks.tag",
+    "TextModel": "tidegate.tasks.text",
     "swap": "tidegate.interchange.swap",
     "restore": "tidegate.interchange.swap",
     "tbptt": "tidegate.truncated",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import sys
@@ -207,6 +208,51 @@ def predict(
 
 
 @app.command
+def generate(
+    run: Path,
+    /,
+    *,
+    prompt: str = "",
+    length: int = 500,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Write text with a text model, as it comes.
+
+    Parameters
+    ----------
+    run
+        A run folder of `tidegate train text`.
+    prompt
+        What the text begins with; a fresh line by default.
+    length
+        Characters to write after it.
+    temperature
+        Below 1 for what is probable, above 1 for what is daring; 0 for the most probable byte each time.
+    top_p
+        Draw only from the fewest bytes that together reach this probability.
+    seed
+        The same one writes the same text.
+    """
+    from tidegate.tasks.text import TextModel
+
+    model = load_run(run)
+    if not isinstance(model, TextModel):
+        raise ConfigError(f"generate writes with text models; {run} is a run of {model.task}")
+    pieces = model.generate(prompt, length, temperature, top_p, seed)
+    shown = sys.stdout.isatty()
+    for piece in itertools.chain([prompt], pieces):
+        # On a terminal nothing but text: a model may have learnt from a file with control sequences in it.
+        text = "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in piece)
+        sys.stdout.buffer.write((text if shown else piece).encode(errors="replace"))
+        if shown:
+            sys.stdout.flush()
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+
+
+@app.command
 def export(
     run: Path,
     data: Path | None = None,
@@ -304,7 +350,7 @@ def lens(
 
 @app.command
 def demo(
-    job: Literal["forecast", "classify", "tag"] = "forecast", /, *, quick: bool = False, out: Path | None = None
+    job: Literal["forecast", "classify", "tag", "text"] = "forecast", /, *, quick: bool = False, out: Path | None = None
 ) -> None:
     """Learn from an embedded sample: train, compare, evaluate and predict.
 
@@ -312,7 +358,7 @@ def demo(
     ----------
     job
         forecast: the temperature at New York's airports. classify: exercises, by a watch's sensors. tag: case and
-        punctuation of plays, by their words.
+        punctuation of plays, by their words. text: what comes next in a play.
     quick
         A small model and few examples, to see that all works.
     out

@@ -11,11 +11,16 @@ _FOLDER = Path(__file__).parent / "embedded"
 
 def names() -> list[str]:
     """The samples there are. ``data/embedded/README.md`` in the package states source and licence of each."""
-    return sorted(p.stem for p in _FOLDER.glob("*.parquet"))
+    return sorted(_paths())
+
+
+def _paths() -> dict[str, Path]:
+    """Tables, and texts packed with xz."""
+    return {p.name.partition(".")[0]: p for p in (*_FOLDER.glob("*.parquet"), *_FOLDER.glob("*.txt.xz"))}
 
 
 def path(name: str) -> Path:
-    """The Parquet file of a sample.
+    """The file of a sample: Parquet, or a text packed with xz.
 
     ``nyc_weather``: 26,115 rows of hourly weather at three New York airports in 2013 (columns ``origin``,
     ``time_hour`` in UTC, ``temp`` in °F, and eight more).
@@ -27,6 +32,8 @@ def path(name: str) -> Path:
     ``unpunctuated_plays``: 245,529 words of thirteen plays without case and punctuation, in passages of a hundred
     (columns ``play``, ``passage``, ``word``, ``label``: ``lower`` or ``Capital`` and the mark that follows).
 
+    ``tragedies``: ten plays of Shakespeare in Markdown, 1,480,596 bytes.
+
     Raises
     ------
     DataError
@@ -34,4 +41,4 @@ def path(name: str) -> Path:
     """
     if name not in names():
         raise DataError(f"there is no sample '{name}'; there are: {', '.join(names())}")
-    return _FOLDER / f"{name}.parquet"
+    return _paths()[name]

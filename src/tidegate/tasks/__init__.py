@@ -13,6 +13,7 @@ TASKS = {
     "forecast": "tidegate.tasks.forecast:Forecaster",
     "classify": "tidegate.tasks.classify:Classifier",
     "tag": "tidegate.tasks.tag:Tagger",
+    "text": "tidegate.tasks.text:TextModel",
 }
 
 

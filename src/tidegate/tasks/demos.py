@@ -82,6 +82,19 @@ def written(words: Sequence[str], labels: Sequence[str]) -> str:
     return " ".join(found)
 
 
+def _tragedies() -> Path:
+    from tidegate.data import samples
+
+    return samples.path("tragedies")
+
+
+def _written(model: Any, data: Path, folder: Path) -> str:
+    text = "".join(model.generate("**HAMLET**  \n", 500, temperature=0.7))
+    return f"""What it writes after **HAMLET** (tidegate generate {folder} --prompt ... for more):
+
+{text}"""
+
+
 DEMOS = {
     "forecast": Demo(
         "The last week of hourly weather at three airports in, the temperature of the next 24 hours out.",
@@ -140,5 +153,14 @@ DEMOS = {
         {"epochs": 1, "hidden_size": 32, "embedding_size": 32, "characters": False},
         ("one-way",),
         _restored,
+    ),
+    "text": Demo(
+        "Ten tragedies of Shakespeare in, byte by byte, what comes next out; tested on the last part, beside n-grams "
+        "and xz.",
+        _tragedies,
+        {"hidden_size": 384, "batch_size": 16, "window": 64, "epochs": 5, "precision": "bf16"},
+        {"epochs": 1, "hidden_size": 64, "embedding_size": 32, "batch_size": 64},
+        (),
+        _written,
     ),
 }
