@@ -56,6 +56,8 @@ class LSTM(Recurrent):
         How the top layer's directions are joined; None keeps them apart as (..., D, P).
     recurrent_dropout : float
         Rate of one mask a sequence on what the gates see of h (Gal & Ghahramani 2016).
+    variational : bool
+        ``dropout`` draws one mask a sequence instead of one a step (Gal & Ghahramani 2016).
     weight_dropout : float
         Rate on ``weight_hh``, drawn once a call (DropConnect; Merity et al. 2017).
     zoneout : float or (float, float)
@@ -96,6 +98,7 @@ class LSTM(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         merge: str | None = "concat",
+        variational: bool = False,
         recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
@@ -105,7 +108,16 @@ class LSTM(Recurrent):
         init: Any = None,
     ) -> None:
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge, proj_size
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            merge,
+            proj_size,
+            variational,
         )
         check_rate("recurrent_dropout", recurrent_dropout)
         check_rate("weight_dropout", weight_dropout)
@@ -350,7 +362,7 @@ class RNN(Recurrent):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
         As in :class:`LSTM`.
     nonlinearity : "tanh" or "relu"
-    merge, init
+    merge, variational, init
         As in :class:`LSTM`.
     """
 
@@ -370,9 +382,12 @@ class RNN(Recurrent):
         dtype: torch.dtype | None = None,
         *,
         merge: str | None = "concat",
+        variational: bool = False,
         init: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge, 0, variational
+        )
         check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
         self.nonlinearity = nonlinearity
         self.mode = f"RNN_{nonlinearity.upper()}"

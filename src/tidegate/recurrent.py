@@ -28,6 +28,11 @@ class Layout(NamedTuple):
     packed: PackedSequence | None
 
 
+def variational_dropout(x: Tensor, rate: float) -> Tensor:
+    """Dropout of (T, B, F) with one mask for all steps of a sequence (Gal & Ghahramani 2016)."""
+    return x * F.dropout(torch.ones_like(x[:1]), rate)
+
+
 class Recurrent(nn.Module):
     """What LSTM and RNN share: parameters by torch's names, layouts, stacking and merging."""
 
@@ -46,6 +51,7 @@ class Recurrent(nn.Module):
         bidirectional: bool,
         merge: str | None,
         proj_size: int = 0,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         check_whole("input_size", input_size, 1)
@@ -68,6 +74,7 @@ class Recurrent(nn.Module):
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.dropout = float(dropout)
+        self.variational = bool(variational)
         self.bidirectional = bool(bidirectional)
         self.merge = merge
         self.proj_size = proj_size
@@ -139,6 +146,7 @@ class Recurrent(nn.Module):
         }
         defaults |= {"proj_size": 0, "merge": "concat", "nonlinearity": "tanh", "layer_norm": False, "peephole": False}
         defaults |= {"recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": (0.0, 0.0), "checkpoint_every": None}
+        defaults |= {"variational": False}
         shown += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k, v) != v]
         return ", ".join(shown)
 
@@ -185,7 +193,7 @@ class Recurrent(nn.Module):
         """What the next layer reads: directions joined by concatenation, with dropout."""
         x = output.flatten(2)  # (T, B, D * P)
         if self.dropout and self.training:
-            x = F.dropout(x, self.dropout)
+            x = variational_dropout(x, self.dropout) if self.variational else F.dropout(x, self.dropout)
         return x
 
     def _refuse_streaming(self, what: str) -> None:

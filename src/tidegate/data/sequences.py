@@ -66,6 +66,16 @@ class Sequences:
         """The steps of one sequence: (T, C), or (T,) bytes."""
         return self.values[self.offsets[n] : self.offsets[n + 1]]
 
+    def then(self, other: Sequences) -> Sequences:
+        """These and others after them, without labels and groups."""
+        return Sequences(
+            np.concatenate([self.values, other.values]),
+            offsets_of(np.concatenate([self.lengths, other.lengths])),
+            [*self.names, *other.names],
+            self.columns,
+            named=self.named,
+        )
+
     def take(self, index: np.ndarray) -> Self:
         """Some of the sequences, in the order given."""
         lengths = self.lengths[index]

@@ -38,6 +38,7 @@ class Swapped(NamedTuple):
 # What a layer has beyond torch's.
 _OPTIONS: dict[str, Any] = {
     "merge": "concat",
+    "variational": False,
     "recurrent_dropout": 0.0,
     "weight_dropout": 0.0,
     "zoneout": (0.0, 0.0),

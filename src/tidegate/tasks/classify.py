@@ -24,15 +24,17 @@ from tidegate.tasks.classify_data import (
     label_frame,
     make_batch,
     with_labels,
+    without_labels,
 )
-from tidegate.tasks.classify_job import CHUNK, ClassifyJob
+from tidegate.tasks.classify_job import CHUNK, ClassifyJob, pretraining
 from tidegate.tasks.classify_metrics import fit_temperature, to_probabilities
 from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Report
 from tidegate.tasks.sequence_data import SequenceScaling
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
-from tidegate.training.loop import train
+from tidegate.training.ensemble import mean_of_probabilities
+from tidegate.training.pretrain import NextStepJob
 
 
 class Classifier(SequenceLearner):
@@ -85,6 +87,7 @@ class Classifier(SequenceLearner):
     scaling_: SequenceScaling | None
     sequences_: Sequences | None = None
     _codes: np.ndarray  # (N,) class of each of sequences_
+    _unlabelled_: Sequences | None = None  # of fit, to pretrain on
 
     def fit(
         self,
@@ -239,7 +242,9 @@ class Classifier(SequenceLearner):
     def _prepare(self, data: Sequences) -> None:
         """Find the classes, part the sequences, fit the scaling."""
         c = self.config
-        data, notes = with_labels(data)
+        given = data
+        data, notes = with_labels(given)
+        self._unlabelled_ = without_labels(given) if c.pretrain else None
         assert data.labels is not None
         found, codes = np.unique(data.labels, return_inverse=True)
         check_classes(found, codes, c)
@@ -259,7 +264,7 @@ class Classifier(SequenceLearner):
         inputs = None if self.scaling_ is None else self.scaling_.inputs
         return ClassifyNet(
             inputs, len(self.classes_), c.hidden_size, c.num_layers, c.bidirectional, c.dropout, c.input_dropout,
-            c.noise, c.cell,
+            c.noise, c.cell, c.weight_dropout, c.variational,
         )  # fmt: skip
 
     def _job(self, *, both: bool = False) -> ClassifyJob:
@@ -270,6 +275,16 @@ class Classifier(SequenceLearner):
             trained, valid = np.concatenate([trained, valid]), valid[:0]
         return ClassifyJob(self.model_, data, self._codes, trained, valid, self.scaling_, self.resolved_)
 
+    combine = staticmethod(mean_of_probabilities)
+
+    def _pretraining(self) -> NextStepJob:
+        """All sequences that are not kept untouched, those without a label among them."""
+        assert self.sequences_ is not None
+        trained, valid, _ = self._parts
+        return pretraining(
+            self.model_, self.sequences_, trained, valid, self._unlabelled_, self.scaling_, self.resolved_
+        )
+
     def _finish(self) -> None:
         """The temperature, from the part not trained on; then, with ``refit``, that part is learnt from too."""
         assert self.sequences_ is not None
@@ -277,8 +292,7 @@ class Classifier(SequenceLearner):
         logits = self.logits(self.sequences_)[valid] if len(valid) else np.zeros((0, len(self.classes_)))
         self.temperature_ = fit_temperature(logits, self._codes[valid])
         if self.config.refit and len(valid):
-            self._start()
-            train(self._job(both=True), self.config, progress=False, fixed_epochs=max(1, self.training_.best_epoch))
+            self._train(lambda: self._job(both=True), epochs=max(1, self.training_.best_epoch))
 
     def _in_order(self, sequences: Sequences) -> Sequences:
         return sequences.shuffled(self.resolved_.seed) if self.resolved_.shuffle_steps else sequences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,8 @@ FORMS: dict[str, dict[str, Any]] = {
 
 class ClassifyConfig(TrainingConfig):
     """What is classified, from what, and how."""
+
+    task: ClassVar[str] = "classify"
 
     sequence: str | None = Field(None, description="Column that tells the sequences apart: one row a step.")
     label: str | None = Field(None, description="Column of labels, the same in all rows of a sequence.")
@@ -43,6 +45,24 @@ class ClassifyConfig(TrainingConfig):
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate between layers and before the head.")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="Rate at which an input is hidden in a whole sequence.")
     noise: float = Field(0.0, ge=0, description="Standard deviation of noise added to the scaled inputs in training.")
+    scale: float = Field(
+        0.0, ge=0, description="In training each input of each sequence is multiplied at random: SD of the logarithm."
+    )
+    warp: float = Field(
+        0.0, ge=0, description="In training each sequence is read at a random speed: SD of its logarithm."
+    )
+    crop: float = Field(0.0, ge=0, lt=1, description="In training up to this share of each sequence is cut off.")
+    members: int = Field(
+        1,
+        ge=1,
+        description="Networks trained from different seeds, whose answers are averaged: costs as many times more.",
+    )
+    weight_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate on the LSTM's recurrent weights.")
+    variational: bool = Field(False, description="Dropout between layers draws one mask a sequence, not one a step.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label given to all classes alike.")
+    pretrain: int = Field(
+        0, ge=0, description="Most epochs of next-step prediction before, on sequences without labels too."
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: rare classes weigh as much as common ones."
     )

@@ -57,13 +57,24 @@ def with_labels(data: Sequences) -> tuple[Sequences, list[str]]:
     """Without the sequences that have no label, and a note on them."""
     if data.labels is None:
         raise ConfigError("labels are needed: --label, or fit(arrays, y)")
-    labels = data.labels
-    none = np.array([label is None or label == "" or label != label for label in labels.tolist()])
+    none = _unlabelled(data)
     if not none.any():
         return data, []
     if none.all():
         raise DataError("no sequence has a label")
     return data.take(np.flatnonzero(~none)), [f"left out {int(none.sum()):,} sequences without a label"]
+
+
+def without_labels(data: Sequences) -> Sequences | None:
+    """The others, if there are any."""
+    none = _unlabelled(data)
+    return data.take(np.flatnonzero(none)) if none.any() else None
+
+
+def _unlabelled(data: Sequences) -> np.ndarray:
+    """Which sequences have no label, (N,)."""
+    assert data.labels is not None
+    return np.array([label is None or label == "" or label != label for label in data.labels.tolist()])
 
 
 def check_classes(classes: np.ndarray, codes: np.ndarray, config: ClassifyConfig) -> None:

@@ -12,6 +12,8 @@ from tidegate.tasks.classify_config import ClassifyConfig
 from tidegate.tasks.classify_data import make_batch
 from tidegate.tasks.classify_network import ClassifyNet, SequenceBatch
 from tidegate.tasks.sequence_data import SequenceScaling, batches
+from tidegate.training.augment import resample, scale
+from tidegate.training.pretrain import NextStep, NextStepJob
 
 CHUNK = 256
 
@@ -46,9 +48,10 @@ class ClassifyJob:
     def loss(self, model: nn.Module, indices: Tensor, device: torch.device) -> tuple[Tensor, float]:
         """Mean cross entropy, and the number of sequences."""
         index = self.train[indices.numpy()]
-        scores = self._scores(model, index, device)
+        scores = self._scores(model, index, device, training=True)
         weights = None if self.weights is None else self.weights.to(device)
-        loss = F.cross_entropy(scores, self.codes[index].to(device), weights, reduction="none")
+        smooth = self.config.label_smoothing
+        loss = F.cross_entropy(scores, self.codes[index].to(device), weights, reduction="none", label_smoothing=smooth)
         return loss.mean(), float(len(index))
 
     def validate(self, model: nn.Module, device: torch.device) -> float:
@@ -60,6 +63,44 @@ class ClassifyJob:
             total += float(F.cross_entropy(scores, self.codes[index].to(device), reduction="sum"))
         return total / len(self.valid)
 
-    def _scores(self, model: nn.Module, index: np.ndarray, device: torch.device) -> Tensor:
+    def _scores(self, model: nn.Module, index: np.ndarray, device: torch.device, *, training: bool = False) -> Tensor:
         batch = make_batch(self.sequences, index, self.scaling)
+        if training and self.scaling is not None:
+            batch = self._augmented(batch)
         return model(SequenceBatch(*(x.to(device) for x in batch))).float()
+
+    def _augmented(self, batch: SequenceBatch) -> SequenceBatch:
+        """Sequences of numbers, changed as the options say."""
+        c = self.config
+        inputs, lengths = batch
+        if c.warp or c.crop:
+            inputs, lengths = resample(inputs, lengths, c.warp, c.crop)
+        if c.scale:
+            inputs = scale(inputs, c.scale)
+        return SequenceBatch(inputs, lengths)
+
+
+def pretraining(
+    model: ClassifyNet,
+    sequences: Sequences,
+    train: np.ndarray,
+    valid: np.ndarray,
+    unlabelled: Sequences | None,
+    scaling: SequenceScaling | None,
+    config: ClassifyConfig,
+) -> NextStepJob:
+    """Next-step prediction over the training part and the sequences without a label."""
+    first = len(sequences)
+    more = np.arange(0 if unlabelled is None else len(unlabelled)) + first
+    pool = sequences if unlabelled is None else sequences.then(unlabelled)
+    train = np.concatenate([train, more])
+
+    def gather(index: np.ndarray) -> tuple[Tensor, Tensor]:
+        batch = make_batch(pool, index, scaling)
+        return batch.inputs, batch.lengths
+
+    def epoch(generator: torch.Generator) -> list[Tensor]:
+        return batches(pool.lengths[train], config.batch_size, generator)
+
+    net = NextStep(model.recurrent, model.embedding)
+    return NextStepJob(net, gather, train, valid if len(valid) else train[:CHUNK], epoch, CHUNK)

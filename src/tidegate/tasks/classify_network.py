@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.layer import LSTM, RNN
+from tidegate.recurrent import variational_dropout
+from tidegate.tasks.network import recurrent
 
 BYTES, EMBEDDING = 256, 32
 
@@ -40,6 +40,10 @@ class ClassifyNet(nn.Module):
         Rate between layers and before the head; rate at which an input is hidden in a whole sequence
         (Gal & Ghahramani 2016); standard deviation of noise on the inputs.
     cell : "lstm" or "rnn"
+    weight_dropout : float
+        Of the LSTM's recurrent weights (Merity et al. 2017).
+    variational : bool
+        Dropout between layers draws one mask a sequence.
     """
 
     def __init__(
@@ -53,14 +57,15 @@ class ClassifyNet(nn.Module):
         input_dropout: float,
         noise: float,
         cell: str,
+        weight_dropout: float = 0.0,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(BYTES, EMBEDDING) if inputs is None else None
-        kind = LSTM if cell == "lstm" else RNN
-        between = dropout if num_layers > 1 else 0.0
-        init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
         size = EMBEDDING if inputs is None else inputs
-        self.recurrent = kind(size, hidden_size, num_layers, dropout=between, bidirectional=bidirectional, init=init)
+        self.recurrent = recurrent(
+            cell, size, hidden_size, num_layers, dropout, weight_dropout, variational, bidirectional=bidirectional
+        )
         self.input_dropout, self.noise, self.dropout = input_dropout, noise, nn.Dropout(dropout)
         self.head = nn.Linear(3 * self.recurrent.directions * hidden_size, classes)
         nn.init.zeros_(self.head.bias)
@@ -71,7 +76,7 @@ class ClassifyNet(nn.Module):
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.training and self.input_dropout:
-            x = x * F.dropout(torch.ones_like(x[:1]), self.input_dropout)  # one mask for all steps
+            x = variational_dropout(x, self.input_dropout)
         return self.read(x, batch.lengths)
 
     def embed(self, inputs: Tensor) -> Tensor:

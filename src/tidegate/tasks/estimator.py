@@ -46,6 +46,9 @@ class Estimator:
         self._options = self._options | options
         return self
 
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**self._options)  # what a recipe has set is not given
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._options.items())})"
 

@@ -26,11 +26,12 @@ from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split
-from tidegate.tasks.forecast_job import ForecastJob
+from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.network import ForecastNet
 from tidegate.tasks.run import MODEL
-from tidegate.training.loop import train
+from tidegate.training.ensemble import mean_of_quantiles
+from tidegate.training.pretrain import NextStepJob
 
 if TYPE_CHECKING:
     from tidegate.interchange.onnx_graph import Exported
@@ -146,9 +147,8 @@ class Forecaster(Learner):
         self.windows_ = self._windows(panel)
         end = self.windows_.end
         every = self.windows_.origins(self.windows_.start, end)
-        self._start()
-        job = ForecastJob(self.model_, self.windows_, every, every, self.config)
-        train(job, self.config, progress=progress, fixed_epochs=max(1, self.training_.best_epoch))
+        self._origins = [every, every]
+        self._train(self._job, progress=progress, epochs=max(1, self.training_.best_epoch))
         self.parts_ = Parts(end, end, end)
         return self
 
@@ -376,10 +376,20 @@ class Forecaster(Learner):
             c.dropout,
             c.input_dropout,
             c.cell,
+            c.weight_dropout,
+            c.variational,
+            c.noise,
         )
 
     def _job(self) -> ForecastJob:
         return ForecastJob(self.model_, self.windows_, self._origins[0], self._origins[1], self.config)
+
+    combine = staticmethod(mean_of_quantiles)
+
+    def _pretraining(self) -> NextStepJob:
+        """The history of each window foretold step by step."""
+        trained, valid = self._origins
+        return pretraining(self.model_, self.windows_, trained, valid, self.config)
 
     @torch.no_grad()
     def quantiles(self, windows: Windows, origins: Origins) -> np.ndarray:

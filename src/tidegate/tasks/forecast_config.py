@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from tidegate.training.config import TrainingConfig
 
 class ForecastConfig(TrainingConfig):
     """What is forecast, from what, and how."""
+
+    task: ClassVar[str] = "forecast"
 
     target: list[str] = Field([], description="Column to forecast; repeat it for several.")
     time: str | None = Field(None, description="Column of times; without it the rows are taken in order.")
@@ -35,6 +37,18 @@ class ForecastConfig(TrainingConfig):
     num_layers: int = Field(1, ge=1, description="Layers.")
     dropout: float = Field(0.4, ge=0, lt=1, description="Dropout rate between layers and before the head.")
     input_dropout: float = Field(0.3, ge=0, lt=1, description="Rate at which an input is hidden in a whole window.")
+    noise: float = Field(0.0, ge=0, description="Standard deviation of noise added to the scaled inputs in training.")
+    scale: float = Field(
+        0.0, ge=0, description="In training each window's moves are multiplied at random: SD of the logarithm."
+    )
+    members: int = Field(
+        1,
+        ge=1,
+        description="Networks trained from different seeds, whose answers are averaged: costs as many times more.",
+    )
+    weight_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate on the LSTM's recurrent weights.")
+    variational: bool = Field(False, description="Dropout draws one mask a window, not one a step.")
+    pretrain: int = Field(0, ge=0, description="Most epochs of next-step prediction on the history before.")
     cell: Literal["lstm", "rnn"] = Field("lstm", description="The vanilla RNN is there to be compared with.")
 
     @field_validator("target", "known", "past", "static", mode="before")

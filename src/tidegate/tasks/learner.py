@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -27,8 +27,12 @@ from tidegate.tasks.run import (
     write_model,
 )
 from tidegate.training.config import TrainingConfig
+from tidegate.training.ensemble import SEEDS, Ensemble
 from tidegate.training.loop import Job, Place, check_precision, train
+from tidegate.training.pretrain import NextStepJob
 from tidegate.training.progress import say
+
+PRETRAINING = "pretraining"  # folder of its checkpoint, in the run folder
 
 
 class Report(NamedTuple):
@@ -93,6 +97,15 @@ class Learner(Estimator):
         """So many epochs, with nothing held back to stop them; None to stop by the validation score."""
         return None
 
+    def _pretraining(self) -> NextStepJob | None:
+        """What ``pretrain`` epochs of next-step prediction are given; None for a task that has no such option."""
+        return None
+
+    @staticmethod
+    def combine(outputs: Tensor) -> Tensor:
+        """What an ensemble says, from its members' outputs stacked in a first dimension."""
+        raise NotImplementedError
+
     def _finish(self) -> None:
         """After training: calibration and the like."""
 
@@ -140,9 +153,7 @@ class Learner(Estimator):
             write_config(make_folder(path), self.task, self.resolved_, self.data_)
         if progress and notes:
             say(self.notes_)
-        self._start()
-        epochs = self._epochs()
-        self.training_ = train(self._job(), self.config, path, resume=resume, progress=progress, fixed_epochs=epochs)
+        self.training_ = self._train(self._job, path, resume=resume, progress=progress, epochs=self._epochs())
         self._finish()
         if path is not None:
             self.save(path)
@@ -155,10 +166,46 @@ class Learner(Estimator):
             if name not in cls.comparisons:
                 raise ConfigError(f"--compare knows {', '.join(map(repr, cls.comparisons))}; given {name!r}")
 
-    def _start(self) -> None:
-        """Fresh weights from the seed."""
-        torch.manual_seed(self.config.seed)
+    def _train(
+        self,
+        job: Callable[[], Job],
+        path: Path | None = None,
+        *,
+        resume: bool = False,
+        progress: bool = False,
+        epochs: int | None = None,
+    ) -> Place:
+        """Train from fresh weights, each member of an ensemble from a seed of its own; sets ``model_``."""
+        count, members, place = self._members, [], Place()
+        for k in range(count):
+            config = self.config.model_copy(update={"seed": self.config.seed + SEEDS * k})
+            folder = path
+            if count > 1:
+                folder = None if path is None else make_folder(path / f"member-{k + 1}")
+                if progress:
+                    say([f"member {k + 1} of {count}"])
+            self._start(config, folder, resume=resume, progress=progress)
+            found = train(job(), config, folder, resume=resume, progress=progress, fixed_epochs=epochs)
+            place = found if k == 0 else dataclasses.replace(place, seconds=place.seconds + found.seconds)
+            members.append(self.model_)
+        if count > 1:
+            self.model_ = Ensemble(members, self.combine)
+        return place
+
+    def _start(self, config: TrainingConfig, path: Path | None, *, resume: bool, progress: bool) -> None:
+        """Fresh weights from the seed, and next-step prediction where it is asked for."""
+        torch.manual_seed(config.seed)
         self.model_ = self._build()
+        epochs = getattr(config, "pretrain", 0)
+        if epochs and (job := self._pretraining()) is not None:
+            if progress:
+                say(["next-step prediction first"])
+            folder = None if path is None else make_folder(path / PRETRAINING)
+            train(job, config.model_copy(update={"epochs": epochs}), folder, resume=resume, progress=progress)
+
+    @property
+    def _members(self) -> int:
+        return getattr(self.resolved_, "members", 1)
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
@@ -191,7 +238,8 @@ class Learner(Estimator):
             self.data_ = None if (data := data_of(folder)) is None else str(data)
             self.training_ = Place(**facts["training"])
             self._restore(tensors, facts)
-            self.model_ = self._build()
+            networks = [self._build() for _ in range(self._members)]
+            self.model_ = networks[0] if len(networks) == 1 else Ensemble(networks, self.combine)
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             self.model_.load_state_dict(weights)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:

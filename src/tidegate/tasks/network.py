@@ -6,6 +6,7 @@ T = history + horizon steps, B windows, I inputs, H hidden units, C targets, Q q
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,25 @@ from torch import Tensor, nn
 
 from tidegate.data.windows import Batch
 from tidegate.layer import LSTM, RNN
+from tidegate.recurrent import variational_dropout
+
+
+def recurrent(
+    cell: str,
+    inputs: int,
+    hidden_size: int,
+    num_layers: int,
+    dropout: float,
+    weight_dropout: float = 0.0,
+    variational: bool = False,
+    bidirectional: bool = False,
+) -> LSTM | RNN:
+    """The tasks' layer: orthogonal recurrent weights, and gates that keep their memory at first."""
+    options: dict[str, Any] = {"dropout": dropout if num_layers > 1 else 0.0, "variational": variational}
+    if cell == "rnn":
+        return RNN(inputs, hidden_size, num_layers, bidirectional=bidirectional, init=["orthogonal"], **options)
+    options |= {"weight_dropout": weight_dropout, "init": ["orthogonal", "forget_bias"]}
+    return LSTM(inputs, hidden_size, num_layers, bidirectional=bidirectional, **options)
 
 
 class ForecastNet(nn.Module):
@@ -34,6 +54,10 @@ class ForecastNet(nn.Module):
         Rate at which an input is hidden in a whole window (Gal & Ghahramani 2016).
     cell : "lstm" or "rnn"
         The vanilla RNN is there to be compared with.
+    weight_dropout, noise : float
+        Rate on the LSTM's recurrent weights (Merity et al. 2017); standard deviation of noise on the inputs.
+    variational : bool
+        ``dropout`` draws one mask a window (Gal & Ghahramani 2016).
     """
 
     def __init__(
@@ -47,15 +71,16 @@ class ForecastNet(nn.Module):
         dropout: float,
         input_dropout: float,
         cell: str,
+        weight_dropout: float = 0.0,
+        variational: bool = False,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.horizon, self.targets = horizon, targets
         self.median = list(quantiles).index(0.5)
-        kind = LSTM if cell == "lstm" else RNN
-        between = dropout if num_layers > 1 else 0.0
-        init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
-        self.recurrent = kind(inputs, hidden_size, num_layers, dropout=between, init=init)
-        self.input_dropout, self.dropout = input_dropout, nn.Dropout(dropout)
+        self.recurrent = recurrent(cell, inputs, hidden_size, num_layers, dropout, weight_dropout, variational)
+        self.input_dropout, self.noise, self.dropout = input_dropout, noise, nn.Dropout(dropout)
+        self.variational = variational
         self.head = nn.Linear(hidden_size, targets * len(quantiles))
         nn.init.zeros_(self.head.bias)
 
@@ -63,9 +88,15 @@ class ForecastNet(nn.Module):
         """Quantiles (B, horizon, C, Q) in scaled units, increasing along Q."""
         x = batch.inputs
         if self.training and self.input_dropout:
-            x = x * F.dropout(torch.ones_like(x[:1]), self.input_dropout)  # one mask for all steps
+            x = variational_dropout(x, self.input_dropout)
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
         hidden, _ = self.recurrent(x)  # (T, B, H)
-        ahead = self.dropout(hidden[-self.horizon :])  # (horizon, B, H)
+        ahead = hidden[-self.horizon :]  # (horizon, B, H)
+        if not self.variational:
+            ahead = self.dropout(ahead)
+        elif self.training:
+            ahead = variational_dropout(ahead, self.dropout.p)
         raw = self.head(ahead).transpose(0, 1).unflatten(-1, (self.targets, -1))  # (B, horizon, C, Q)
         return non_crossing(raw, self.median) + batch.last[:, None, :, None]
 

@@ -27,6 +27,7 @@ from tidegate.training.progress import Progress
 
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
+NON_MONOTONE = 5  # epochs that NT-ASGD waits for a better score (Merity et al. 2017)
 
 
 class TrainingStopped(TidegateError):
@@ -72,6 +73,7 @@ class Place:
     best: float = math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+    since: int = 0  # the optimiser's step from which NT-ASGD averages; 0 before
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -121,8 +123,9 @@ def train(
     optimizer = torch.optim.AdamW(
         job.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
     )
-    per_epoch = len(job.epoch(_generator(config.seed, 0)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(config.epochs * per_epoch))
+    per_epoch = len(_batches(job, config, 0))
+    shape = _warm_constant if config.averaging == "nt-asgd" else _warm_cosine
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape(config.epochs * per_epoch))
     model, optimizer = accelerator.prepare(job.model, optimizer)
     plain = accelerator.unwrap_model(model)
 
@@ -145,12 +148,12 @@ def train(
     with bar, _held_interrupt() as interrupted:
         while place.epoch < last and not _stale(place, config, fixed_epochs):
             started = time.monotonic()
-            batches = job.epoch(_generator(config.seed, place.epoch))
+            batches = _batches(job, config, place.epoch)
             for indices in _share(batches[place.batch :], accelerator):
                 loss, weight = _step(job, model, optimizer, schedule, accelerator, indices, device, config)
                 if not math.isfinite(loss):
                     raise TrainingStopped(_not_finite(loss, place, path))
-                _blend(average, plain, config.average, schedule.last_epoch)
+                _blend(average, plain, _decay(config, place, schedule.last_epoch))
                 place.loss_sum += loss * weight
                 place.weight_sum += weight
                 place.batch += 1
@@ -169,6 +172,8 @@ def train(
             if score < place.best or fixed_epochs is not None:
                 place.best, place.best_epoch = score, place.epoch + 1
                 best = {name: value.clone() for name, value in average.items()}
+            if config.averaging == "nt-asgd" and not place.since and _worsened(place, score):
+                place.since = schedule.last_epoch
             place.history.append(_row(place, score, schedule))
             bar.epoch(place, score)
             place.epoch, place.batch, place.loss_sum, place.weight_sum = place.epoch + 1, 0, 0.0, 0.0
@@ -209,6 +214,16 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed << 20) + epoch)
 
 
+def _batches(job: Job, config: TrainingConfig, epoch: int) -> list[Tensor]:
+    """An epoch's batches; with few data several passes, so that all epochs make ``least_steps``."""
+    generator = _generator(config.seed, epoch)
+    found = job.epoch(generator)
+    passes = math.ceil(config.least_steps / (config.epochs * max(1, len(found))))
+    for _ in range(passes - 1):
+        found = found + job.epoch(generator)
+    return found
+
+
 def _warm_cosine(steps: int) -> Callable[[int], float]:
     """Warm up over the first 5% of the steps, then fall as half a cosine to 2%."""
     warm = max(1, steps // 20)
@@ -219,6 +234,12 @@ def _warm_cosine(steps: int) -> Callable[[int], float]:
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
 
     return factor
+
+
+def _warm_constant(steps: int) -> Callable[[int], float]:
+    """Warm up over the first 5% of the steps, then stay."""
+    warm = max(1, steps // 20)
+    return lambda step: min(1.0, (step + 1) / warm)
 
 
 def _share(batches: list[Tensor], accelerator: Accelerator) -> Iterator[Tensor]:
@@ -282,10 +303,26 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def _decay(config: TrainingConfig, place: Place, step: int) -> float:
+    """What the average keeps of itself at a step.
+
+    The running average forgets faster at first, so that the start is soon gone. NT-ASGD (Merity et
+    al. 2017, algorithm 1) takes the weights as they are until it is triggered, and their mean since.
+    """
+    if config.averaging == "ema":
+        return min(config.average, step / (step + 10))
+    return (step - place.since) / (step - place.since + 1) if place.since else 0.0
+
+
+def _worsened(place: Place, score: float) -> bool:
+    """Is this score no better than all but the last few?"""
+    earlier = [row["validation"] for row in place.history[:-NON_MONOTONE]]
+    return bool(earlier) and score > min(earlier)
+
+
 @torch.no_grad()
-def _blend(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
-    """Move the average towards the weights; faster at first, so that the start is soon forgotten."""
-    decay = min(decay, step / (step + 10))
+def _blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Move the average towards the weights."""
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             average[name].lerp_(value, 1 - decay)
