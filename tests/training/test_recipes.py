@@ -219,6 +219,7 @@ def test_pretraining_lowers_the_next_step_loss_and_stays_in_the_weights(tmp_path
     made = tg.Classifier(**options, pretrain=30).fit(table, folder=tmp_path / "run")
     losses = pl.read_csv(tmp_path / "run" / "pretraining" / "history.csv")["validation"]
     assert losses.min() < 0.8 * losses[0]  # v is a line; w is noise, of which nothing can be learnt
+    made._taught = {}
     made._start(made.config, None, resume=False, progress=False)
     taught = made.model_.state_dict()
     torch.manual_seed(made.config.seed)
@@ -226,6 +227,18 @@ def test_pretraining_lowers_the_next_step_loss_and_stays_in_the_weights(tmp_path
     assert taught.keys() == fresh.keys()  # nothing of the pretraining stays but the weights
     changed = {name for name in fresh if not torch.equal(taught[name], fresh[name])}
     assert changed == {name for name in fresh if name.startswith("recurrent.")}
+
+
+def test_what_was_pretrained_is_taken_again_for_the_refit(monkeypatch):
+    counts, pretraining = [], tg.Classifier._pretraining
+    monkeypatch.setattr(tg.Classifier, "_pretraining", lambda self: counts.append(1) or pretraining(self))
+    made = tg.Classifier(**WAVES, **SMALL, pretrain=1, refit=True).fit(waves())
+    kept = made.model_.state_dict()
+    assert len(counts) == 1
+    made._taught = {}
+    made._train(lambda: made._job(both=True), epochs=made.training_.best_epoch)
+    assert len(counts) == 2
+    assert not [name for name, value in made.model_.state_dict().items() if not torch.equal(value, kept[name])]
 
 
 def test_each_direction_foretells_what_it_has_not_read():

@@ -147,7 +147,7 @@ class Forecaster(Learner):
         self.windows_ = self._windows(panel)
         end = self.windows_.end
         every = self.windows_.origins(self.windows_.start, end)
-        self._origins = [every, every]
+        self._origins, self._taught = [every, every], {}
         self._train(self._job, progress=progress, epochs=max(1, self.training_.best_epoch))
         self.parts_ = Parts(end, end, end)
         return self

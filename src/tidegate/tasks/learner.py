@@ -72,6 +72,7 @@ class Learner(Estimator):
     notes_: list[str]
     predict_notes_: list[str]
     training_: Place
+    _taught: dict[int, dict[str, Tensor]]  # weights after next-step prediction on these data, by seed
     data_: str | None = None
     folder_: Path | None = None
 
@@ -153,6 +154,7 @@ class Learner(Estimator):
             write_config(make_folder(path), self.task, self.resolved_, self.data_)
         if progress and notes:
             say(self.notes_)
+        self._taught = {}
         self.training_ = self._train(self._job, path, resume=resume, progress=progress, epochs=self._epochs())
         self._finish()
         if path is not None:
@@ -197,11 +199,14 @@ class Learner(Estimator):
         torch.manual_seed(config.seed)
         self.model_ = self._build()
         epochs = getattr(config, "pretrain", 0)
-        if epochs and (job := self._pretraining()) is not None:
+        if config.seed in self._taught:
+            self.model_.load_state_dict(self._taught[config.seed])
+        elif epochs and (job := self._pretraining()) is not None:
             if progress:
                 say(["next-step prediction first"])
             folder = None if path is None else make_folder(path / PRETRAINING)
             train(job, config.model_copy(update={"epochs": epochs}), folder, resume=resume, progress=progress)
+            self._taught[config.seed] = {name: value.clone() for name, value in self.model_.state_dict().items()}
 
     @property
     def _members(self) -> int:
