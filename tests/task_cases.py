@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +15,27 @@ from tables import hourly
 class Case(NamedTuple):
     """One task."""
 
-    table: Callable[[], pl.DataFrame]
+    table: Callable[[], Any]  # a data frame, or bytes of plain text
     options: list[str]  # of the data
     small: list[str]  # of the model and its training
     batches: int  # in one of its epochs
-    value: str  # a column of numbers
+    value: str | None  # a column of numbers
     typo: tuple[str, str]  # an option misspelt, and what was meant
     lost: str  # a tensor that a run cannot do without
-    refused: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]]  # what is wrong, what is said
+    refused: dict[str, tuple[Callable[[Any], Any], str]]  # what is wrong, what is said
+    bad_files: Mapping[str, str | None] = MappingProxyType({})  # where it reads no table; None: it takes such a file
+
+
+def write(data: Any, path: Path) -> None:
+    """A data frame as CSV; bytes as they are."""
+    path.write_bytes(data) if isinstance(data, bytes) else data.write_csv(path)
+
+
+def verses(lines: int = 60, seed: int = 0) -> bytes:
+    """Lines of a few words each, some with a character of two bytes."""
+    rng = np.random.default_rng(seed)
+    words = ["tide", "gate", "moon", "é", "and", "ebb", "flow"]
+    return "".join(" ".join(rng.choice(words, size=rng.integers(3, 8))) + ".\n" for _ in range(lines)).encode()
 
 
 def waves(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
@@ -160,6 +175,20 @@ CASES = {
                 _set(t=pl.when(pl.int_range(pl.len()) != 4).then("t")),
                 "--time t: row 5 (line 6 of a CSV file) has no time",
             ),
+        },
+    ),
+    "text": Case(
+        verses,
+        [],
+        ["--hidden-size", "4", "--embedding-size", "4", "--window", "20", "--batch-size", "8", "--epochs", "3"],
+        8,
+        None,
+        ("--windo", "--window"),
+        "model.embedding.weight",
+        {"cut off": (lambda text: text[:60], "the text is too short: 54 of its 60 bytes would train")},
+        {
+            "no rows": "the text is too short: 13 of its 15 bytes would train, and more than three windows of 20",
+            "binary": None,
         },
     ),
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 from tidegate.data.plain import Text, read_text
 from tidegate.errors import DataError
 from tidegate.tasks.learner import Learner, Report
-from tidegate.tasks.run import MODEL
+from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.text_config import FORMS, TextConfig
 from tidegate.tasks.text_generate import check_sampling, generate
 from tidegate.tasks.text_job import TextJob, byte_bits, streams
@@ -221,7 +221,7 @@ class TextModel(Learner):
         return self.text_
 
     def twin(self, form: str, *, progress: bool = False) -> TextModel:
-        """Another form of the model, trained on the same text; kept in the run folder."""
+        """Another form of the model, trained on the same text; kept in the run folder, and gone on with there."""
         self.check_comparisons([form])
         path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
         options: dict[str, Any] = self.resolved_.model_dump() | FORMS[form]
@@ -229,13 +229,14 @@ class TextModel(Learner):
             options["weight_dropout"] = 0.0
         if options == self.resolved_.model_dump():
             return self
-        if path is not None and (path / MODEL).is_file():
-            kept = TextModel.load(path)
-            if kept.resolved_.model_dump() == options and kept.digest_ == self.digest_:
-                return kept
+        begun = False
+        if path is not None and (path / CONFIG).is_file():
+            begun = read_config(path, self.Config).model_dump() == options
+            if begun and (path / MODEL).is_file():
+                return TextModel.load(path)
         other = TextModel(**options)
         other.data_ = self.data_
-        return other._learn(self.training_text(), path, progress=progress, notes=False)
+        return other._learn(self.training_text(), path, resume=begun, progress=progress, notes=False)
 
     @property
     def form(self) -> str:

@@ -130,7 +130,7 @@ def conditioned_xz(known: np.ndarray, data: np.ndarray) -> float:
 
 def _interval(difference: np.ndarray, seed: int) -> tuple[float, float, float]:
     """Mean of (N,) bits, and its 95% interval by drawing whole blocks."""
-    starts = np.arange(0, len(difference), BLOCK)
+    starts = np.arange(0, len(difference), max(1, min(BLOCK, len(difference) // 20)))
     sums, sizes = np.add.reduceat(difference, starts), np.diff([*starts, len(difference)])
     drawn = np.random.default_rng(seed).integers(len(starts), size=(DRAWS, len(starts)))
     low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
