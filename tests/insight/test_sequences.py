@@ -133,6 +133,46 @@ def test_text_has_letters_for_steps_and_no_named_inputs():
     assert study.cases[0].trained.attribution.shares.shape == (3, 1, 32)
 
 
+def test_a_tagger_opened():
+    """The label is the next token: what lies after a step is needed, what lies before is not."""
+    rng = np.random.default_rng(0)
+    tokens = [rng.choice(["a", "b"], size=n).tolist() for n in rng.integers(5, 12, 60)]
+    tags = [[None if k == 0 else f"next {t}" for k, t in enumerate([*one[1:], "a"])] for one in tokens]
+    model = tg.Tagger(hidden_size=8, epochs=25, batch_size=8, test=0.2, learning_rate=0.02).fit(tokens, tags)
+    one = open_sequences(model)
+    sequences = model.untouched()
+    assert one.tagged
+    assert one.rows == sequences.names
+    scores = one.scores(one.x).detach()  # (T, B, K)
+    found = torch.cat([scores[:n, row] for row, n in enumerate(one.lengths.tolist())])
+    np.testing.assert_allclose(found, model.logits(sequences), atol=1e-5)
+    assert (one.truth[0] == NONE).all()
+    assert one.steps[0].tolist()[1].split() == ["1", sequences.words[sequences.tokens[1]]]
+    study = sequence_study(one, worst=1)
+    needed = study.trained.needed  # first: steps before and none after; last: steps after and none before
+    assert needed.first[-1, 1] < 0.75
+    assert needed.last[list(needed.shares).index(1), 1] > 0.95
+    after = study.trained.sizes[study.trained.places > 0].sum()
+    assert after > 0.5 * study.trained.sizes[study.trained.places != 0].sum()
+    assert study.cases[0].step is not None
+
+
+def test_a_text_opened(tmp_path):
+    (tmp_path / "text.txt").write_text("abcd efgh " * 600)
+    options = {"hidden_size": 8, "embedding_size": 8, "epochs": 1, "window": 20, "batch_size": 4, "test": 0.2}
+    model = tg.TextModel(**options).fit(tmp_path / "text.txt")
+    one = open_sequences(model, most=3)
+    assert one.x.shape[:2] == (200, 3)
+    text, _ = model.untouched()
+    start = int(one.rows[0].split()[-1].replace(",", ""))
+    given = torch.from_numpy(text[start : start + 201].astype(np.int64))
+    scores, _ = model.model_(given[:-1, None])
+    expected = torch.nn.functional.cross_entropy(scores[:, 0], given[1:])
+    torch.testing.assert_close(one.loss()(one.x)[0], expected)
+    assert one.labels[ord(" ")] == "space"
+    assert sequence_study(one, worst=1).cases[0].trained.trace.layers[0].cell.shape[0] == 200
+
+
 def test_unknown_labels_are_not_scored(opened):
     part = opened.take(range(4))
     torch.testing.assert_close(part.losses(part.scores(part.x), torch.full((4,), NONE)), torch.zeros(4))

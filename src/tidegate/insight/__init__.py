@@ -15,6 +15,7 @@ from tidegate.insight.match import Match, Span, match
 from tidegate.insight.model import OpenForecast, open_forecast
 from tidegate.insight.output import OutputLedger, output_ledger
 from tidegate.insight.probe import Probe, probe
+from tidegate.insight.sequences import OpenSequences, open_sequences
 from tidegate.insight.spans import MemorySpans, memory_spans
 from tidegate.insight.trace import trace
 
@@ -29,6 +30,7 @@ __all__ = [
     "Match",
     "MemorySpans",
     "OpenForecast",
+    "OpenSequences",
     "OutputLedger",
     "Probe",
     "Span",
@@ -43,6 +45,7 @@ __all__ = [
     "match",
     "memory_spans",
     "open_forecast",
+    "open_sequences",
     "output_ledger",
     "probe",
     "trace",

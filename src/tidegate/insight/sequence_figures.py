@@ -60,16 +60,13 @@ def needed_figure(study: SequenceStudy) -> Figure:
             strong = 1.0 if name == TRAINED else 0.6
             dash = what == words[1]
             marks.append(Mark("line", x, values[:, 0], f"{name}, {what}", colour, dash=dash, strong=strong))
-        if name == CONTROL:
-            facts.append(f"{name}: {side.needed.first[-1, 0]:.3g} nats with all that it may read.")
-            continue
+        loss, right = side.needed.whole
+        facts.append(f"{name}: {loss:.3g} nats and {100 * right:.0f}% right with all.")
         for values, what in zip((side.needed.first, side.needed.last), words, strict=True):
             half = len(x) // 2
             amount = f"{x[half]:g}" if tagged else f"{x[half]:g}% of each sequence"
-            facts.append(
-                f"{name}, {what}: {values[half, 0]:.3g} nats and {100 * values[half, 1]:.0f}% right with {amount}; "
-                f"{values[-1, 0]:.3g} nats and {100 * values[-1, 1]:.0f}% with {f'{x[-1]:g}' if tagged else 'all'}."
-            )
+            if name == TRAINED:
+                facts.append(f"{what}: {values[half, 0]:.3g} nats and {100 * values[half, 1]:.0f}% with {amount}.")
     title = "How many steps does a label need, and on which side?" if tagged else "How much of a sequence is needed?"
     hint = (
         "The steps on the other side are all taken away: where one line stays above the other, the label needs what "

@@ -37,6 +37,7 @@ class Needed:
     shares: np.ndarray  # (S,) of a sequence; steps to either side, where each step has a label
     first: np.ndarray  # (S, 2) log loss and accuracy with the first part, or with steps before and none after
     last: np.ndarray  # (S, 2) with the last part, or with steps after and none before
+    whole: tuple[float, float]  # with all
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _order(cell: Tensor) -> np.ndarray:
 
 def _needed(one: OpenSequences) -> Needed:
     found = [[_scored(one, *kept(one.x, one.lengths, share, last)) for share in SHARES] for last in (False, True)]
-    return Needed(np.array(SHARES), np.array(found[0]), np.array(found[1]))
+    return Needed(np.array(SHARES), np.array(found[0]), np.array(found[1]), found[0][-1])
 
 
 def kept(x: Tensor, lengths: Tensor, share: float, last: bool) -> tuple[Tensor, Tensor]:
@@ -163,13 +164,14 @@ def _scored(one: OpenSequences, x: Tensor, lengths: Tensor) -> tuple[float, floa
 
 
 def _needed_around(one: OpenSequences) -> Needed:
-    """The label of chosen steps, with so many steps before (and none after), and the reverse."""
+    """The label of chosen steps, with so many steps before and none after, and the reverse."""
     rng = np.random.default_rng(0)
     known = torch.nonzero(one.truth != NONE).numpy()  # (n, 2) step and row
     chosen = known[np.sort(rng.permutation(len(known))[:512])]
-    widths = [0, 1, 2, 3, 5, 8, 13, LAGS]
-    found = [[_around(one, chosen, w, None) for w in widths], [_around(one, chosen, None, w) for w in widths]]
-    return Needed(np.array(widths), np.array(found[0]), np.array(found[1]))
+    widths = [w for w in (0, 1, 2, 3, 5, 8, 13, 20, 50, 100) if w == 0 or w < int(one.lengths.max())]
+    found = [[_around(one, chosen, w, 0) for w in widths], [_around(one, chosen, 0, w) for w in widths]]
+    whole = _around(one, chosen, None, None)
+    return Needed(np.array(widths), np.array(found[0]), np.array(found[1]), whole)
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
-"""A trained classifier of sequences or of steps opened up: its layer, sequences, labels and scores.
+"""A trained model of labels, of sequences or of steps, or of text, opened up: its layer, sequences and scores.
 
 T steps, B sequences, I inputs, K labels, D directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.errors import RunError
+from tidegate.errors import DataError, RunError
 from tidegate.insight.calls import Score
 from tidegate.layer import LSTM
 
 if TYPE_CHECKING:
     from tidegate.tasks.classify import Classifier
+    from tidegate.tasks.tag import Tagger
+    from tidegate.tasks.text import TextModel
 
 NONE = -1  # as a label: there is none
 
@@ -129,15 +131,16 @@ class OpenSequences:
 
 
 def open_sequences(model: Any, data: Any = None, *, most: int = 256, seed: int = 0) -> OpenSequences:
-    """Open a trained classifier over sequences.
+    """Open a trained model of labels or of text.
 
     Parameters
     ----------
-    model : Classifier, or the path of a run folder
-    data : path, data frame or Sequences, optional
-        By default those that training kept untouched.
+    model : Classifier, Tagger or TextModel, or the path of a run folder
+    data : what the model reads, optional
+        By default what training kept untouched.
     most : int
-        At most so many sequences, drawn without replacement.
+        At most so many sequences (of text: windows of 200 bytes, whose labels are the bytes that come
+        next), drawn without replacement.
     seed : int
 
     Returns
@@ -154,15 +157,23 @@ def open_sequences(model: Any, data: Any = None, *, most: int = 256, seed: int =
     from tidegate.tasks import load_run
     from tidegate.tasks.classify import Classifier
     from tidegate.tasks.learner import Learner
+    from tidegate.tasks.tag import Tagger
+    from tidegate.tasks.text import TextModel
 
     where = model
     if not isinstance(model, Learner):
         model = load_run(model)
-    if not isinstance(model, Classifier):
-        raise RunError(f"this looks into classifiers; {where} is a run of {model.task}")
+    ways: tuple[tuple[type, Any], ...] = (
+        (Classifier, _open_classifier),
+        (Tagger, _open_tagger),
+        (TextModel, _open_text),
+    )
+    way = next((way for kind, way in ways if isinstance(model, kind)), None)
+    if way is None:
+        raise RunError(f"this looks into models of labels and of text; {where} is a run of {model.task}")
     if not isinstance(model.model_.recurrent, LSTM):
         raise RunError("this model is a vanilla RNN, which has neither gates nor a long-term memory to look at")
-    return _open_classifier(model, data, most, seed)
+    return way(model, data, most, seed)
 
 
 def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> OpenSequences:
@@ -180,7 +191,7 @@ def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> Open
     if scaling is None:
         assert network.embedding is not None
         baseline = network.embedding.weight.detach().mean(0)
-        names, steps = [], [_letters(sequences.one(n)) for n in index]
+        names, steps = [], [_placed([_letter(b) for b in sequences.one(n)]) for n in index]
     else:
         baseline = torch.zeros(I)  # of the scaled columns
         flags = [f"{c} is known" for c, gap in zip(sequences.columns, scaling.gaps, strict=True) if gap]
@@ -203,11 +214,82 @@ def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> Open
     )
 
 
+@torch.no_grad()
+def _open_tagger(model: Tagger, data: Any, most: int, seed: int) -> OpenSequences:
+    sequences = model.untouched(data)
+    index = drawn(len(sequences), most, seed)
+    sequences = sequences.take(index)
+    batch, rows, inside = model._steps(sequences).batch(np.arange(len(index)))
+    network = model.model_.eval()
+    x = network.embed(batch)  # (T, B, I)
+    codes = sequences.codes(model.classes_.tolist())
+    truth = np.where(inside, codes[np.where(inside, rows, 0)], NONE)  # (T, B)
+    I, flags, baseline = x.shape[-1], np.zeros(x.shape[-1], bool), x[torch.from_numpy(inside)].mean(0)
+    names: list[str] = []
+    if model.scaling_ is not None:
+        baseline[: len(model.scaling_.mean)] = 0.0  # of the scaled columns
+        flags[len(model.scaling_.mean) : model.scaling_.inputs] = True
+        if model.scaling_.inputs == I:
+            gaps = [c for c, gap in zip(sequences.columns, model.scaling_.gaps, strict=True) if gap]
+            names = [*sequences.columns, *(f"{c} is known" for c in gaps)]
+    words = [
+        np.arange(n) if sequences.tokens is None else _placed([sequences.words[w] for w in sequences.tokens[a : a + n]])
+        for a, n in zip(sequences.offsets[:-1], sequences.lengths, strict=True)
+    ]
+    return OpenSequences(
+        network,
+        lambda net, x, lengths: net.read(x, lengths),
+        model._build,
+        x,
+        batch.lengths,
+        torch.from_numpy(truth),
+        [str(name) for name in model.classes_],
+        sequences.names,
+        words,
+        names,
+        torch.from_numpy(flags),
+        baseline,
+    )
+
+
+WINDOW = 200  # bytes of a text that are looked at together
+
+
+@torch.no_grad()
+def _open_text(model: TextModel, data: Any, most: int, seed: int) -> OpenSequences:
+    text, _ = model.untouched(data)
+    count = (len(text) - 1) // WINDOW
+    if not count:
+        raise DataError(f"more than {WINDOW} bytes of text are needed to look at; given {len(text)}")
+    starts = drawn(count, most, seed) * WINDOW
+    windows = text[starts + np.arange(WINDOW + 1)[:, None]].astype(np.int64)  # (T + 1, B)
+    network = model.model_.eval()
+    x = network.embed(torch.from_numpy(windows[:-1]))  # (T, B, E)
+    return OpenSequences(
+        network,
+        lambda net, x, lengths: net.head(net.recurrent(x, lengths=lengths)[0], net.embedding.weight),
+        model._build,
+        x,
+        torch.full((len(starts),), WINDOW),
+        torch.from_numpy(windows[1:]),
+        [_letter(b) for b in range(256)],
+        [f"from byte {start:,}" for start in starts],
+        [_placed([_letter(b) for b in window]) for window in windows[:-1].T.tolist()],
+        [],
+        torch.zeros(x.shape[-1], dtype=torch.bool),
+        x.mean((0, 1)),
+    )
+
+
 def drawn(count: int, most: int, seed: int) -> np.ndarray:
     """Indices of at most so many, in order."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
-def _letters(values: np.ndarray) -> np.ndarray:
-    """Bytes as they read, each with its place, which tells equal ones apart."""
-    return np.array([f"{n} {chr(b) if 32 < b < 127 else repr(chr(b))[1:-1]}" for n, b in enumerate(values.tolist())])
+def _placed(names: Sequence[str]) -> np.ndarray:
+    """Each with its place, which tells equal ones apart."""
+    return np.array([f"{n} {name}" for n, name in enumerate(names)])
+
+
+def _letter(byte: int) -> str:
+    return chr(byte) if 32 < byte < 127 else "space" if byte == 32 else repr(chr(byte))[1:-1]

@@ -75,6 +75,10 @@ class TagNet(nn.Module):
 
     def forward(self, batch: TagBatch) -> Tensor:
         """Scores (T, B, K), before softmax; those of padding mean nothing."""
+        return self.read(self.dropout(self.embed(batch)), batch.lengths)
+
+    def embed(self, batch: TagBatch) -> Tensor:
+        """The layer's input (T, B, .): numbers, words and their spelling side by side."""
         parts = [batch.values]  # (T, B, I)
         if self.embedding is not None:
             parts.append(self.embedding(batch.words))  # (T, B, E)
@@ -82,5 +86,9 @@ class TagNet(nn.Module):
             _, state = self.speller(self.letters(batch.letters), lengths=batch.letter_counts)
             last = state if isinstance(state, Tensor) else state.h  # (2, U, E)
             parts.append(last.transpose(0, 1).flatten(1)[batch.places])  # (T, B, 2*E)
-        output, _ = self.recurrent(self.dropout(torch.cat(parts, -1)), lengths=batch.lengths)  # (T, B, D*H)
+        return torch.cat(parts, -1)
+
+    def read(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (T, B, K) from the layer's input."""
+        output, _ = self.recurrent(x, lengths=lengths)  # (T, B, D*H)
         return self.head(self.dropout(output))
