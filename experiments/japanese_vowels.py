@@ -43,6 +43,12 @@ TRIED: list[tuple[str, list[Any]]] = [
     ("hidden_size", [32, 128]),
     ("learning_rate", [0.001, 0.01]),
     ("batch_size", [16]),
+    ("weight_dropout", [0.3]),
+    ("label_smoothing", [0.05]),
+    ("scale", [0.2]),
+    ("warp", [0.2]),
+    ("crop", [0.2]),
+    ("pretrain", [20]),
 ]
 
 
