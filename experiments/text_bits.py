@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def main() -> None:
 def _page(model: tg.TextModel, metrics: dict[str, Any]) -> str:
     c, training = model.resolved_, model.training_
     orders = ", ".join(f"{n}: {bits:.3f}" for n, bits in metrics["ngrams"].items())
+    course = [
+        [f"{row['epoch']:.0f}", f"{row['seconds'] / 60:.1f}", f"{row['validation'] / math.log(2):.3f}"]
+        for row in training.history
+    ]
     written = "".join(model.generate("**HAMLET**  \n", 600, 0.7, seed=1))
     return f"""Made by `python -m experiments.text_bits`.
 
@@ -85,6 +90,8 @@ train, {model.ends_[1] - model.ends_[0]:,} say when to stop, {metrics["test"]["b
 {markdown_table(*table(metrics))}
 
 {" ".join(sentences(metrics, model.form))}
+
+{markdown_table(["epoch", "minutes", "bits per byte, validation part"], course)}
 
 Kneser-Ney orders on the validation part, of which the best was taken and given that part too: {orders}.
 

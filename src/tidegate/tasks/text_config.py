@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ FORMS: dict[str, dict[str, Any]] = {"rnn": {"cell": "rnn"}, "lstm": {"cell": "ls
 class TextConfig(TrainingConfig):
     """What is read, and how."""
 
+    task: ClassVar[str] = "text"
+
     validation: float = Field(
         0.05, ge=0, lt=1, description="Share, just before the untouched part, that stops training; 0 trains to the end."
     )
@@ -23,7 +25,7 @@ class TextConfig(TrainingConfig):
     num_layers: int = Field(1, ge=1, description="Layers.")
     embedding_size: int = Field(128, ge=1, description="Numbers a byte is read as; the same ones score the next byte.")
     window: int = Field(100, ge=2, description="Bytes through which the gradient goes back; the memory goes further.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate between layers.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Rate of one mask a window between layers.")
     input_dropout: float = Field(0.0, ge=0, lt=1, description="Rate of one mask a window on the embedded bytes.")
     output_dropout: float = Field(0.0, ge=0, lt=1, description="Rate of one mask a window on the top layer's output.")
     weight_dropout: float = Field(0.0, ge=0, lt=1, description="Rate on the recurrent weights, drawn once a window.")

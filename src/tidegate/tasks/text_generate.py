@@ -66,9 +66,7 @@ def sample_bytes(model: Any, prompt: bytes, temperature: float, top_p: float, se
             scores, state = model.step(torch.tensor([byte]), state)
 
 
-def generate(
-    model: Any, prompt: str, length: int, temperature: float, top_p: float, seed: int
-) -> Iterator[str]:  # fmt: skip
+def generate(model: Any, prompt: str, length: int, temperature: float, top_p: float, seed: int) -> Iterator[str]:
     """Characters as they come; a character of several bytes is held back until it is whole."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     made = 0

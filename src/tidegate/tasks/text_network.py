@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.layer import LSTM, RNN
+from tidegate.recurrent import variational_dropout
 
 BYTES = 256
 
@@ -46,8 +47,8 @@ class TextNet(nn.Module):
     hidden_size, num_layers, embedding_size : int
         H, L, E.
     dropout, input_dropout, output_dropout, weight_dropout : float
-        Rate between layers; rates of one mask for all steps of a window, on the embedded bytes and
-        on the output (Gal & Ghahramani 2016); rate on ``weight_hh`` (Merity et al. 2017).
+        Rates of one mask for all steps of a window, between layers, on the embedded bytes and on the
+        output (Gal & Ghahramani 2016); rate on ``weight_hh`` (Merity et al. 2017).
     cell : "lstm" or "rnn"
     """
 
@@ -70,10 +71,13 @@ class TextNet(nn.Module):
         if cell == "lstm":
             init = ["orthogonal", "forget_bias"]
             self.recurrent = LSTM(
-                embedding_size, hidden_size, num_layers, dropout=between, weight_dropout=weight_dropout, init=init
-            )
+                embedding_size, hidden_size, num_layers, dropout=between, weight_dropout=weight_dropout,
+                variational=True, init=init,
+            )  # fmt: skip
         else:
-            self.recurrent = RNN(embedding_size, hidden_size, num_layers, dropout=between, init=["orthogonal"])
+            self.recurrent = RNN(
+                embedding_size, hidden_size, num_layers, dropout=between, variational=True, init=["orthogonal"]
+            )
         self.input_dropout, self.output_dropout = input_dropout, output_dropout
         self.head = TiedHead(hidden_size, embedding_size)
 
@@ -93,4 +97,4 @@ class TextNet(nn.Module):
         return self.head(output, self.embedding.weight), state
 
     def _one_mask(self, x: Tensor, rate: float) -> Tensor:
-        return x * F.dropout(torch.ones_like(x[:1]), rate) if self.training and rate else x
+        return variational_dropout(x, rate) if self.training and rate else x

@@ -195,8 +195,7 @@ def _card(model: TextModel, metrics: dict[str, Any] | None, command: str) -> str
         )
     size = f"{c.num_layers} layer{'s' * (c.num_layers > 1)} of {c.hidden_size} units"
     sample = "".join(model.generate(length=400, temperature=0.8)).splitlines()
-    shown = "\n".join("    " + "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in line)
-                      for line in sample)  # fmt: skip
+    shown = "\n".join("    " + "".join(map(_shown, line)) for line in sample)
     return f"""# A text model
 
 {c.cell.upper()}, {size}, which reads bytes and says what comes next.
@@ -222,3 +221,7 @@ At temperature 0.8, seed 0:
 
 Use it: `tidegate generate RUN --prompt TEXT`, or `tidegate predict RUN FILE -o lines.csv`, where RUN is this folder.
 """
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
