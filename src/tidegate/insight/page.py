@@ -200,10 +200,10 @@ def _label(text: str, most: int = 34) -> str:
 
 
 def _ticks(chart: Chart) -> int | str:
-    """Powers of ten between ticks; every digit where all lies within less than two of them."""
+    """Powers of ten between ticks; 2 and 5 too, or every digit, where all lies within few of them."""
     seen = np.concatenate([m.y[np.isfinite(m.y) & (m.y > 0)] for m in chart.marks] or [np.ones(1)])
     decades = float(np.log10(seen.max() / seen.min())) if len(seen) else 0.0
-    return "D1" if decades < 1.5 else max(1, round(decades / 6))
+    return "D1" if decades < 0.6 else "D2" if decades < 2 else max(1, round(decades / 6))
 
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
