@@ -158,7 +158,7 @@ DEMOS = {
         "Ten tragedies of Shakespeare in, byte by byte, what comes next out; tested on the last part, beside n-grams "
         "and xz.",
         _tragedies,
-        {"hidden_size": 384, "batch_size": 16, "window": 64, "epochs": 4, "precision": "bf16"},
+        {"validation": 0.01, "hidden_size": 384, "batch_size": 16, "window": 64, "epochs": 4, "precision": "bf16"},
         {"epochs": 1, "hidden_size": 64, "embedding_size": 32, "batch_size": 64},
         (),
         _written,
