@@ -63,8 +63,8 @@ def test_a_recipe_that_is_not_there():
 
 
 def test_a_task_without_a_recipe_says_so():
-    with pytest.raises(ConfigError, match="the recipe is measured for classify and forecast alone"):
-        TrainingConfig.make(recipe="small-data")
+    with pytest.raises(ConfigError, match="the recipe is measured for classify alone"):
+        tg.Forecaster(recipe="small-data")
 
 
 @pytest.mark.parametrize("task", recipes.SMALL_DATA)

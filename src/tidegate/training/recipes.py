@@ -1,7 +1,4 @@
-"""Recipes: options that go together, each kept because it measures.
-
-How each was chosen and what it is worth: ``docs/small_data.md``.
-"""
+"""Recipes: options that go together. How they were chosen and what they are worth: ``docs/small_data.md``."""
 
 from __future__ import annotations
 
@@ -13,16 +10,12 @@ Recipe = Literal["none", "small-data"]
 SMALL_DATA: dict[str, dict[str, Any]] = {
     "classify": {
         "least_steps": 600,
-        "dropout": 0.5,
         "input_dropout": 0.3,
         "weight_dropout": 0.3,
         "noise": 0.6,
-        "label_smoothing": 0.1,
-        "average": 0.99,
         "pretrain": 20,
         "refit": True,
     },
-    "forecast": {},
 }
 
 
