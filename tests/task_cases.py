@@ -64,7 +64,7 @@ def waves(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
 def spoken(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
     """Ragged sequences of words and numbers; a step is up or down by the number of the next one, and level at the end.
 
-    s, t, w (a word), v (a number), kind (missing in a row of twenty) and p (a document).
+    s, t, w (a word), v (a number), kind (missing in the third step of every fourth sequence) and p (a document).
     """
     rng = np.random.default_rng(seed)
     parts = []
@@ -79,7 +79,7 @@ def spoken(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
                     "t": np.arange(steps),
                     "w": [f"word{int(10 * abs(x))}" for x in v],
                     "v": v,
-                    "kind": [None if rng.random() < 0.05 else k for k in kind],
+                    "kind": [None if n % 4 == 1 and k == 2 else label for k, label in enumerate(kind)],
                     "p": [f"document {n // 4}"] * steps,
                 }
             )

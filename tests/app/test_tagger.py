@@ -81,6 +81,7 @@ def test_a_sequence_is_judged_alone(model):
 
 def test_padding_is_in_no_loss_and_no_score(model):
     job = model._job()
+    assert job.codes[0] >= 0  # what pads a batch is the first step
     model.model_.eval()
     job.rates = torch.zeros(0)  # no word is taken as unknown
     with torch.no_grad():
@@ -128,6 +129,8 @@ def test_words_never_seen_are_known_by_how_they_are_spelt():
     blind = tg.Tagger(**options, characters=False).fit(*drawn(60))
     assert blind.score(*other) < 0.7
     assert made.predict([["zzzzing", "ööer", ""]])[0].tolist()[:2] == ["verb", "noun"]
+    alone, beside = made.predict_proba([["abing"]])[0], made.predict_proba([["abing"], ["x" * 30]])[0]
+    np.testing.assert_allclose(beside, alone, atol=1e-6)  # a longer word beside it is not read into it
 
 
 def test_rare_words_are_unknown_and_common_ones_sometimes_in_training():

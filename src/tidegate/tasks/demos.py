@@ -150,7 +150,7 @@ DEMOS = {
             "batch_size": 8,
             "epochs": 8,
         },
-        {"epochs": 1, "hidden_size": 32, "embedding_size": 32, "characters": False},
+        {"epochs": 2, "learning_rate": 0.01, "hidden_size": 32, "embedding_size": 32, "characters": False},
         ("one-way",),
         _restored,
     ),
