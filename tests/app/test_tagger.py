@@ -20,6 +20,7 @@ from task_cases import spoken
 import tidegate as tg
 from tidegate.data.tagged import from_columns, from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
+from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.demos import written
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import Steps, Vocabulary
@@ -99,6 +100,9 @@ def test_padding_is_in_no_loss_and_no_score(model):
     assert weight == count
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert score == pytest.approx(mean(model._parts[1])[0], rel=1e-5)
+    own = model.sequences_.take(model._parts[1])
+    codes = own.codes(model.classes_.tolist())
+    assert model.temperature_ == fit_temperature(model.logits(own)[codes >= 0], codes[codes >= 0]) != 1
     found = model.evaluate()
     labelled = sum(tag is not None for tag in model.untouched().tags)
     assert found["test"]["steps"] == np.sum(found["confusion"]) == labelled < len(model.untouched().tags)
