@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,10 @@ from tidegate.data.atomic import atomic_write
 from tidegate.tasks.report import markdown_table
 from tidegate.tasks.text_network import TextNet
 
-ROWS, STEPS, WARM = 48, 400, 600  # windows of the untouched part; steps looked at, after as many more that are read
-KEPT = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+ROWS, STEPS, WARM = 24, 300, 400  # windows of the untouched part; steps looked at, after as many more that are read
+KEPT = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 SHOWN = 70  # bytes of the ledger's figure
+PLACES = 400  # bytes that are scored against the history kept
 RUN = Path("runs/text-seeds/seed-0")
 
 
@@ -62,8 +64,8 @@ def main() -> None:
         with atomic_write(folder / f"text-{name}.png") as file:
             file.write(picture)
     with atomic_write(DOCS / "reading_text.md") as file:
-        file.write(page(numbers).encode())
-    print(page(numbers))
+        file.write(filled(page(numbers)).encode())
+    print(filled(page(numbers)))
 
 
 def cut(data: np.ndarray, rows: int, steps: int) -> Windows:
@@ -88,15 +90,15 @@ def surprise(net: TextNet, after: Tensor) -> Any:
 
 def history(net: TextNet, fresh: TextNet, data: np.ndarray, figures: dict[str, bytes]) -> dict[str, Any]:
     """Bits of one byte against the bytes that the memory holds."""
-    windows = cut(data, 2_000, max(KEPT) + 1)
+    windows = cut(data, PLACES, max(KEPT) + 1)
     found = {}
     for name, one in (("trained", net), ("untrained", fresh)):
         with torch.no_grad():
             x = one.embed(windows.bytes_)
-        found[name] = tg.insight.history_kept(one.recurrent, x, surprise(one, windows.after), KEPT[1:])
+        found[name] = tg.insight.history_kept(one.recurrent, x, surprise(one, windows.after), KEPT)
     figure, axis = picture(6.4, 3.4)
-    axis.plot(KEPT[1:], found["trained"].scores.mean(1), "o-", label="trained")
-    axis.plot(KEPT[1:], found["untrained"].scores.mean(1), "o--", color="0.6", label="untrained")
+    axis.plot(KEPT, found["trained"].scores.mean(1), "o-", label="trained")
+    axis.plot(KEPT, found["untrained"].scores.mean(1), "o--", color="0.6", label="untrained")
     axis.set_xscale("log", base=2)
     axis.set_xlabel("bytes that the memory holds")
     axis.set_ylabel("bits of the next byte")
@@ -106,10 +108,10 @@ def history(net: TextNet, fresh: TextNet, data: np.ndarray, figures: dict[str, b
     bits = found["trained"].scores.mean(1)
     own = found["trained"].scores - found["trained"].whole  # (K, B) what is lost, byte by byte
     error = own.std(1, ddof=1) / np.sqrt(own.shape[1])
-    near = next(k for k, lost in zip(KEPT[1:], own.mean(1), strict=True) if lost < 0.02 * bits[-1])
+    near = next(k for k, lost in zip(KEPT, own.mean(1), strict=True) if lost < 0.02 * bits[-1])
     return {
-        "history": dict(zip(KEPT[1:], bits.tolist(), strict=True)),
-        "history_error": dict(zip(KEPT[1:], error.tolist(), strict=True)),
+        "history": dict(zip(KEPT, bits.tolist(), strict=True)),
+        "history_error": dict(zip(KEPT, error.tolist(), strict=True)),
         "near": near,
         "untrained_bits": float(found["untrained"].whole.mean()),
     }
@@ -123,7 +125,9 @@ def spans(net: TextNet, fresh: TextNet, windows: Windows, figures: dict[str, byt
     found = {}
     for name, one in (("trained", net), ("untrained", fresh)):
         with torch.no_grad():
-            found[name] = tg.insight.memory_spans(one.recurrent, one.embed(windows.bytes_), unit="byte", longest=500)
+            found[name] = tg.insight.memory_spans(
+                one.recurrent, one.embed(windows.bytes_[:, :8]), unit="byte", longest=300, starts=64
+            )
     half = {name: np.sort(one.half_life[0])[::-1] for name, one in found.items()}
     figure, axis = picture(6.4, 3.4)
     top = found["trained"].longest_lag
@@ -302,6 +306,19 @@ def strip(
 # --- the page --------------------------------------------------------------------------------------------------
 
 
+def filled(text: str) -> str:
+    """Paragraphs of prose in lines of 120."""
+    parts = text.split("\n\n")
+    prose = [not part.startswith(("#", "|", "!", "    ")) for part in parts]
+    return (
+        "\n\n".join(
+            textwrap.fill(part, 120, break_on_hyphens=False) if plain else part
+            for part, plain in zip(parts, prose, strict=True)
+        ).rstrip()
+        + "\n"
+    )
+
+
 def page(n: dict[str, Any]) -> str:
     history, kept = n["history"], max(n["history"])
     lost = [[f"{bits:.2f} ± {n['history_error'][k]:.2f}" for k, bits in history.items()]]
@@ -345,7 +362,7 @@ equations,
 
 ![bits by bytes kept](reading/text-history.png)
 
-`history_kept` empties the memory so many bytes before the one that is scored, at 2,000 places (bits
+`history_kept` empties the memory so many bytes before the one that is scored, at {PLACES} places (bits
 of that byte,
 mean and standard error of what is lost against {kept + 1} bytes):
 

@@ -61,7 +61,7 @@ The settings of `tidegate demo text`: ten tragedies of Shakespeare, of which {mo
 {model.ends_[1] - model.ends_[0]:,} say when to stop, and the last {test["bytes"]:,} ({test["characters"]:,}
 characters) are untouched; one layer of {c.hidden_size} units, {c.epochs} epochs at most,
 {", ".join(f"{s:.0f}" for s in seconds)} s of training.
-The mean over {len(found)} seeds, and the range.
+Seeds: {len(found)}; the mean, and the range.
 
 {markdown_table(["", *COLUMNS.values()], rows)}
 

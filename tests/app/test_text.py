@@ -15,10 +15,10 @@ import tidegate as tg
 from tidegate.data.plain import characters, read_text
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.text_config import TextConfig
-from tidegate.tasks.text_generate import choices
+from tidegate.tasks.text_generate import choices, sample_bytes
 from tidegate.tasks.text_job import TextJob, byte_bits
 from tidegate.tasks.text_network import TextNet
-from tidegate.tasks.text_ngrams import KneserNey
+from tidegate.tasks.text_ngrams import KneserNey, _discounted
 from tidegate.tasks.text_report import conditioned_xz, evaluate
 from tidegate.training.checkpoint import load_tensors
 from tidegate.training.loop import train
@@ -167,17 +167,25 @@ def test_ngrams_sum_to_one():
 
 
 def test_bigrams_by_hand():
-    """The text a b a b b, where every discount is the fallback's: 0.5, 1, 1.5."""
-    known = KneserNey(array(b"ababb"), 2)
-    # Different bytes before: a has b; b has a and b. Three kinds of pairs: ab (2), ba (1), bb (1).
-    left = (0.5 + 1.0) / 3
-    single = {"a": (1 - 0.5) / 3 + left / 256, "b": (2 - 1) / 3 + left / 256}
-    after_b = {"a": (1 - 0.5) / 2 + (0.5 + 0.5) / 2 * single["a"], "b": 0.5 / 2 + 0.5 * single["b"]}
-    after_a = {"a": 1.0 / 2 * single["a"], "b": (2 - 1.0) / 2 + 1.0 / 2 * single["b"]}
-    for context, wanted in ((b"b", after_b), (b"a", after_a), (b"xb", after_b)):
+    """The text a b a c, where every discount is the fallback's: 0.5, 1, 1.5."""
+    known = KneserNey(array(b"abac"), 2)
+    # Three kinds of pairs, ab, ba and ac: each letter has one before it, though a stands twice.
+    single = (1 - 0.5) / 3 + (3 * 0.5) / 3 / 256
+    after_a = {"a": 0.5 * single, "b": (1 - 0.5) / 2 + (0.5 + 0.5) / 2 * single, "c": 0.25 + 0.5 * single}
+    after_b = {"a": (1 - 0.5) / 1 + 0.5 * single, "b": 0.5 * single}
+    for context, wanted in ((b"a", after_a), (b"b", after_b), (b"xb", after_b)):
         p = known.distribution(array(context), 2)
         for letter, value in wanted.items():
             assert p[ord(letter)] == pytest.approx(value, rel=1e-12)
+
+
+def test_discounts_from_counts_of_counts():
+    """Chen & Goodman 1999, equation 26: 8, 4, 2 and 1 grams seen once to four times; Y = 8 / 16."""
+    count = np.repeat([1, 2, 3, 4], [8, 4, 2, 1])
+    found = _discounted(count, np.zeros(15, np.int64), 1)
+    np.testing.assert_allclose(found.discount, [0, 1 - 2 * 0.5 * 4 / 8, 2 - 3 * 0.5 * 2 / 4, 3 - 4 * 0.5 * 1 / 2])
+    assert found.total[0] == count.sum()
+    assert found.left[0] == pytest.approx(8 * 0.5 + 4 * 1.25 + 3 * 2.0)
 
 
 def test_a_longer_context_pays():
@@ -291,14 +299,28 @@ def test_the_same_seed_writes_the_same(fitted):
     assert "".join(fitted.generate("tide", 0)) == ""
 
 
+def test_each_byte_is_drawn_given_all_before_it():
+    """The most probable byte each time, by reading the whole text anew each time."""
+    net = TextNet(12, 1, 6).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(3)
+    text = list(b"tide")
+    stream = sample_bytes(net, b"tide", 0.0, 1.0, 0)
+    for _ in range(30):
+        with torch.no_grad():
+            scores, _ = net(torch.tensor(text)[:, None])
+        text.append(int(scores[-1, 0].argmax()))
+        assert next(stream) == text[-1]
+    assert len(set(text[4:])) > 3
+
+
 def test_what_is_drawn_follows_the_probabilities(fitted):
     """The first byte, over many seeds, against the model's own distribution."""
     with torch.no_grad():
         scores, _ = fitted.model_(torch.tensor([[10]]))
     p = choices(scores[0, 0].double().numpy(), 1.0, 0.9)
     drawn = np.zeros(256)
-    from tidegate.tasks.text_generate import sample_bytes
-
     for seed in range(600):
         drawn[next(sample_bytes(fitted.model_, b"", 1.0, 0.9, seed))] += 1
     assert not drawn[p == 0].any()
