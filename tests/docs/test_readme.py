@@ -23,3 +23,14 @@ def test_gradients():
     assert first is not None
     left = first.group().split("|")[5].strip()  # dL/dC at lag 1,000
     assert f"keeps {left} of its norm over 1,000 steps" in README
+
+
+def test_tags_and_text():
+    for what, unit in (("accuracy", "points more labels of unseen plays right"), ("span F1", "points more span F1")):
+        row = re.search(rf"^\| LSTM, one-way \| {what} \| \+([\d.]+) points", page("tag.md"), re.M)
+        assert row is not None
+        assert f"{row.group(1)} {unit}" in README
+    whole = page("text.md").partition("## All plays")[2]
+    lstm, grams = (re.findall(rf"^\| {name}.*? \| ([\d.]+)", whole, re.M)[0] for name in ("LSTM", "Kneser-Ney"))
+    assert f"{lstm} bits per byte" in README
+    assert f"n-grams need {grams} " in README
