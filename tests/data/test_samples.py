@@ -66,7 +66,7 @@ def test_shoulder_exercises():
 def test_each_sample_has_source_and_licence():
     readme = (Path(samples.path("nyc_weather")).parent / "README.md").read_text()
     for name in samples.names():
-        assert f"## {name}.parquet" in readme
+        assert f"## {samples.path(name).name}" in readme
     assert "| Licence | CC0" in readme
     assert "| Licence | BSD-3-Clause" in readme
     licence = (Path(samples.path("nyc_weather")).parent / "shoulder_exercises.LICENSE").read_text()
@@ -74,5 +74,6 @@ def test_each_sample_has_source_and_licence():
 
 
 def test_no_such_sample():
-    with pytest.raises(DataError, match="^there is no sample 'x'; there are: nyc_weather, shoulder_exercises$"):
+    names = "nyc_weather, shoulder_exercises, tragedies, unpunctuated_plays"
+    with pytest.raises(DataError, match=f"^there is no sample 'x'; there are: {names}$"):
         samples.path("x")
