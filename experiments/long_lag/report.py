@@ -189,7 +189,7 @@ def _png(folder: Path) -> bytes:
     axis.grid(axis="x", color="#e6e6e6", lw=0.6)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
+    figure.savefig(data, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)
     return data.getvalue()
 
@@ -208,5 +208,5 @@ def _dots(axis: Any, entry: Entry, folder: Path, y: int) -> None:
             solved, [y + shift] * len(solved), "o", color=colour, ms=4.5, alpha=0.7, label=name if y == 0 else None
         )
         told.append((f"{len(solved)}/{len(found)}" if found else "–", colour))
-    for place, (text, colour) in zip((1.01, 1.09, 1.17), told, strict=True):
+    for place, (text, colour) in zip((1.01, 1.11, 1.21), told, strict=True):
         axis.text(place, y, text, color=colour, fontsize=9, va="center", transform=axis.get_yaxis_transform())
