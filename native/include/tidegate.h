@@ -20,7 +20,7 @@ extern "C" {
 #define TG_API
 #endif
 
-#define TG_VERSION 4
+#define TG_VERSION 5
 
 enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
 
@@ -67,6 +67,9 @@ typedef struct tg_lstm {
   const void *norm_ih[2], *norm_hh[2];                    /* S (4H,) gains of the input's and the recurrent part */
   const void *norm_c[2];                                  /* S (2, H) gain and bias of the long-term memory */
   void *d_norm_ih[2], *d_norm_hh[2], *d_norm_c[2];        /* S, as those */
+  int64_t open_gates;                                     /* 1: `gates` is to look at, A (D, T, B, [i f g o][H rounded
+                                                             up]), activated, whatever the layer, 0 past a row's
+                                                             length; no backward pass */
 } tg_lstm;
 
 enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2, TG_STALE = 3 };

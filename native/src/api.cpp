@@ -122,7 +122,8 @@ int tg_step(const tg_steps* steps) {
 }
 
 int tg_backward(const tg_lstm* call) {
-  if (!valid(call) || (call->T > 0 && call->B > 0 && (!call->gates || !call->cells))) return TG_BAD_CALL;
+  if (!valid(call) || call->open_gates) return TG_BAD_CALL;
+  if (call->T > 0 && call->B > 0 && (!call->gates || !call->cells)) return TG_BAD_CALL;
   return current()->kernels->backward(*call);
 }
 

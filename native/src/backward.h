@@ -99,8 +99,8 @@ struct Backward {
     V d_c = rows.d_c[row] ? load_first(rows.d_c[row] + unit, units) : V{};
     if (rows.d_cells[row]) d_c = d_c + load_first(rows.d_cells[row] + unit, units);
 
-    const S* gates = rows.gates[row] + vector * 4 * N;
-    V i = load(gates), f = load(gates + N), g = load(gates + 2 * N), o = load(gates + 3 * N);
+    const S* gates = rows.gates[row] + unit;
+    V i = load(gates), f = load(gates + z.PU), g = load(gates + 2 * z.PU), o = load(gates + 3 * z.PU);
     V c_old = load_first(rows.c_old[row] + unit, units);
     V c = load_first(rows.c_new[row] + unit, units);
     V held_c{};

@@ -19,7 +19,7 @@ struct StepRows {
   const A** c;       // long-term memory before the step
   S** h_new;
   A** c_new;
-  S** gates;         // [block][4][N], or null
+  S** gates;         // [4][PU], or null; A where they are open
   int32_t *t, *b;    // time and row, for the counters of random bits
 
   void take(Arena& arena, int64_t rows) {
@@ -68,13 +68,20 @@ struct Forward {
     V o = sigmoid(a_o);
     V h = o * tanh(c);
     if (S* gates = rows.gates[row]) {
-      gates += block * 4 * N;
-      store(gates, i);
-      store(gates + N, f);
-      store(gates + 2 * N, g);
-      store(gates + 3 * N, o);
+      if (p.open_gates)
+        keep(reinterpret_cast<A*>(gates) + unit, i, f, g, o);
+      else
+        keep(gates + unit, i, f, g, o);
     }
     hand_over(h, c, row, block);
+  }
+
+  template <class G>
+  TG_INLINE void keep(G* gates, V i, V f, V g, V o) const {
+    store(gates, i);
+    store(gates + z.PU, f);
+    store(gates + 2 * z.PU, g);
+    store(gates + 3 * z.PU, o);
   }
 
   // Both memories of one row and block to where they belong, the old ones where zoneout keeps them.
@@ -247,6 +254,10 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     for (int64_t t = length; t < z.T; ++t) {
       std::memset(output + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(S));
       if (p.cells) std::memset(static_cast<A*>(p.cells) + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(A));
+      if (p.open_gates)
+        for (int64_t gate = 0; gate < 4; ++gate)
+          std::memset(static_cast<A*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved + gate * z.saved / 4 + unit0, 0,
+                      (unit1 - unit0) * sizeof(A));
     }
     if (dropout) {
       bernoulli(m.keep + i * H, (int)H, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
@@ -285,7 +296,10 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       m.rows.c[i] = anew ? m.zero_c : m.c[i];
       m.rows.h_new[i] = output + at(t, b);
       m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) : m.state + i * H;
-      m.rows.gates[i] = p.gates ? static_cast<S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved : nullptr;
+      const int64_t saved = ((d * z.T + t) * z.B + b) * z.saved;
+      m.rows.gates[i] = !p.gates       ? nullptr
+                        : p.open_gates ? reinterpret_cast<S*>(static_cast<A*>(p.gates) + saved)
+                                       : static_cast<S*>(p.gates) + saved;
       m.rows.t[i] = (int32_t)t, m.rows.b[i] = (int32_t)b;
       if (dropout) {
         for (int64_t u = 0; u < H; ++u)

@@ -87,7 +87,8 @@ int forward(const tg_lstm& p) {
     std::memcpy(&made_from, static_cast<const char*>(p.packed) + weight_bytes<S>(p), sizeof made_from);
     if (made_from != fingerprint<S>(p)) return TG_STALE;
   }
-  int threads = (int)useful_threads<S>(p, false);
+  const Choice choice = useful_threads<S>(p, false);
+  const int threads = choice.threads;
   Order order;
   Barrier *all, *teams;
   int32_t* count;
@@ -149,7 +150,8 @@ template <class S>
 int backward(const tg_lstm& p) {
   using A = typename Types<S>::A;
   Sizes<S> z(p);
-  int threads = (int)useful_threads<S>(p, true);
+  const Choice choice = useful_threads<S>(p, true);
+  const int threads = choice.threads;
   BackwardShared<S> m;
   A* zeros;
   auto lay_out = [&](Arena arena) {

@@ -17,13 +17,14 @@ struct Sizes {
   int64_t blocks;  // of N units
   int64_t G;       // a row of gates: [block][i f g o][N]
   int64_t PI, PH;  // I and H rounded up to what a product takes
+  int64_t PU;      // H rounded up to whole blocks
   bool norm;       // layer normalisation
-  int64_t saved;   // a row of what the backward pass reads beside c: gates, or normalised products
+  int64_t saved;   // a row of what the backward pass reads beside c: gates [i f g o][PU], or normalised products
 
   explicit Sizes(const tg_lstm& p)
       : T(p.T), B(p.B), I(p.I), H(p.H), D(p.D), blocks((p.H + N - 1) / N), G(blocks * 4 * N),
-        PI(round_up(p.I, Types<S>::PAIR)), PH(round_up(p.H, Types<S>::PAIR)), norm(p.norm_ih[0]),
-        saved(saved_width(p.H, norm)) {}
+        PI(round_up(p.I, Types<S>::PAIR)), PH(round_up(p.H, Types<S>::PAIR)), PU(blocks * N), norm(p.norm_ih[0]),
+        saved(p.open_gates ? 4 * PU : saved_width(p.H, norm)) {}
   static int64_t saved_width(int64_t H, bool norm) {
     int64_t gates = round_up(H, N) * 4;
     return norm ? 2 * gates + 2 * N : gates;

@@ -139,7 +139,8 @@ struct NormForward : Forward<S> {
   void finish(int64_t row, const A* sums) {
     const A* input = projected + row * z.G;
     const Moments<A> hh = moments<S, 4>(sums, z);
-    S* saved = rows.gates[row];
+    S* saved = p.open_gates ? nullptr : rows.gates[row];
+    A* open = p.open_gates ? reinterpret_cast<A*>(rows.gates[row]) : nullptr;
     for (int64_t block = 0; block < z.blocks; ++block) {
       const int units = z.units(block);
       V a[4];
@@ -157,10 +158,13 @@ struct NormForward : Forward<S> {
         a[0] = a[0] + c_old * load(w.peephole + block * 3 * N);
         a[1] = a[1] + c_old * load(w.peephole + (block * 3 + 1) * N);
       }
-      V c = fma(sigmoid(a[1]), c_old, sigmoid(a[0]) * tanh(a[2]));
+      V i = sigmoid(a[0]), f = sigmoid(a[1]), g = tanh(a[2]);
+      V c = fma(f, c_old, i * g);
       if (p.w_ch[d]) a[3] = a[3] + c * load(w.peephole + (block * 3 + 2) * N);
+      V o = sigmoid(a[3]);
+      if (open) this->keep(open + block * N, i, f, g, o);
       store(m.cells + block * N, c);
-      store(m.outputs + block * N, sigmoid(a[3]));
+      store(m.outputs + block * N, o);
     }
     const Moments<A> cell = moments<S, 1>(m.cells, z);
     if (saved) {

@@ -47,7 +47,7 @@ TG_INLINE void philox(vq (&c)[4], const PhiloxKeys& keys) {
 }
 
 // The words of direction d for what `use` names.
-TG_INLINE uint32_t stream(const tg_lstm& p, int64_t d, Stream use) { return use + (from_end(p, d) ? BACKWARD : 0); }
+TG_INLINE uint32_t stream(const tg_lstm& p, int64_t d, Stream use) { return use + (from_end(p, d) ? (uint32_t)BACKWARD : 0u); }
 
 // The bound below which a word counts as true; 2^32 for certainty.
 inline uint64_t threshold(double rate) {

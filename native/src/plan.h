@@ -45,17 +45,16 @@ inline Split split_threads(const Sizes<S>& z, int64_t threads, bool backward) {
   return {groups, team};
 }
 
-// Threads worth waking for this call: a small one is over before they come.
+// Threads worth waking for this call: a very small one is over before they come, and for a small one it is tried.
 template <class S>
-inline int64_t useful_threads(const tg_lstm& p, bool backward) {
+inline Choice useful_threads(const tg_lstm& p, bool backward) {
   Sizes<S> z(p);
-  if (p.threads <= 1) return 1;
-  double step = 4.0 * (double)z.G * (double)z.H / 4 * (double)z.B * (double)z.D;  // multiply-adds x 4
-  double all = step * (double)z.T;
-  if (all < 4e5) return 1;
-  if (z.D == 1 && z.B < 2 * MAX_ROWS && !backward && (step < 12e3 || (step < 30e3 && crowded()))) return 1;
+  const double step = (double)z.G * (double)z.H * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
   int64_t most = z.D * z.B * z.blocks;
-  return p.threads < most ? p.threads : most;
+  if (p.threads < most) most = p.threads;
+  if (step * (double)z.T < 4e5) most = 1;
+  const bool small = step < 6e5 && z.B < 2 * MAX_ROWS;
+  return {backward ? 2 : p.gates ? 1 : 0, step, z.T, most < 1 ? 1 : (int)most, small};
 }
 
 // Rows of inputs that are projected at once, 0 for none: small weights join the tile of the step.

@@ -1,6 +1,8 @@
 // Threads, barriers, and the memory that is kept between calls.
 #include "team.h"
 
+#include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -26,10 +28,6 @@ std::atomic<ParallelFunction> gomp_parallel{nullptr};
 std::atomic<CountFunction> gomp_thread{nullptr}, gomp_threads{nullptr};
 // The child of a fork has none of the runtime's threads, and asking for them would hang.
 std::atomic<bool> forked{false};
-
-// Calls that small ones still run alone, after a wait that spinning did not end.
-constexpr int ALONE = 200;
-std::atomic<int> alone{0};
 
 struct Region {
   Body body;
@@ -134,19 +132,59 @@ const int fork_handlers = pthread_atfork([] { pool().lock.lock(); }, [] { pool()
 void Barrier::wait(uint32_t team) {
   const uint64_t all = (arrived.fetch_add(1, std::memory_order_acq_rel) / team + 1) * team;
   for (int spin = 0; arrived.load(std::memory_order_acquire) < all; ++spin) {
-    if (spin < 4000) {
+    if (spin < 4000)
       pause();
-    } else {
+    else
       sched_yield();
-      alone.store(ALONE, std::memory_order_relaxed);
-    }
   }
 }
 
-bool crowded() {
-  int left = alone.load(std::memory_order_relaxed);
-  if (left > 0) alone.store(left - 1, std::memory_order_relaxed);
-  return left > 0;
+// Nanoseconds per unit of work of calls of one size, alone and together.
+struct Choice::Trial {
+  static constexpr int KINDS = 3, SIZES = 64;
+  std::atomic<float> cost[2]{};
+  std::atomic<uint32_t> calls{0};
+
+  static Trial& of(int kind, double step, int64_t steps) {
+    static Trial trials[KINDS][3][SIZES];
+    int size = (int)(2 * std::log2(step + 1));
+    return trials[kind][steps < 8 ? 0 : steps < 64 ? 1 : 2][size < SIZES ? size : SIZES - 1];
+  }
+
+  bool together() {
+    const uint32_t call = calls.fetch_add(1, std::memory_order_relaxed);
+    if (call < 8) return call < 4;
+    const float alone = cost[0].load(std::memory_order_relaxed), team = cost[1].load(std::memory_order_relaxed);
+    // The slower one is tried again, more rarely the slower it is, and thrice, as sleeping threads come late.
+    const float ratio = alone < team ? team / alone : alone / team;
+    const uint32_t every = ratio < 1.25f ? 32 : ratio < 2 ? 128 : 512;
+    return (team < alone) != (call % every < 3);
+  }
+
+  // The least time so far, which rises slowly: a call that was held up says little.
+  void took(bool team, float now) {
+    std::atomic<float>& least = cost[team];
+    const float before = least.load(std::memory_order_relaxed);
+    if (before > 0 && now > before) now = before + .125f * ((now < 2 * before ? now : 2 * before) - before);
+    least.store(now, std::memory_order_relaxed);
+  }
+};
+
+namespace {
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+}  // namespace
+
+Choice::Choice(int kind, double step, int64_t steps, int most, bool small)
+    : trial(most > 1 && small ? &Trial::of(kind, step, steps) : nullptr),
+      threads(!trial || trial->together() ? most : 1),
+      work(step * (double)steps),
+      begun(trial ? nanoseconds() : 0) {}
+
+Choice::~Choice() {
+  if (trial) trial->took(threads > 1, (float)((double)(nanoseconds() - begun) / work));
 }
 
 void parallel(Body body, void* data, int threads) {

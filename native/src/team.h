@@ -16,9 +16,25 @@ struct alignas(64) Barrier {
   void wait(uint32_t team);
 };
 
-// Did threads lately wait for one another so long that other work must have held their processor? A small
-// call then does better alone: true for some calls after the last such wait.
-bool crowded();
+// One thread or several for a small call? Several meet after every step, and what that costs is a matter of how far
+// apart their processors are and of who else works there. So both are tried now and then, and the faster one is
+// taken. Results do not depend on it. Lives as long as the call, whose time it takes.
+class Choice {
+  struct Trial;
+  Trial* const trial;  // null where there is nothing to choose
+
+ public:
+  // `kind`: 0 inference, 1 a forward pass that saves, 2 a backward pass; `step`: the work of a step, of which there
+  // are `steps`. A call that is not small takes as many threads as it may.
+  Choice(int kind, double step, int64_t steps, int most, bool small);
+  ~Choice();
+  Choice(const Choice&) = delete;
+  const int threads;
+
+ private:
+  const double work;
+  const int64_t begun;
+};
 
 using Body = void (*)(void* data, int thread, int threads);
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from tidegate import ops, streaming
+from tidegate import direct, ops, streaming
 from tidegate.cell import LSTMWeights, RNNWeights
 from tidegate.checks import check_choice, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
@@ -217,6 +217,10 @@ class LSTM(Recurrent):
         ValueError, TypeError
             Where shape, dtype, device or range is wrong, before any work.
         """
+        if lengths is None and reset is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            found = direct.sequence(self, input, hx)
+            if found is not None:
+                return found
         run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)
         return self._through_layers(input, hx, lengths, reset, run)
 
@@ -305,7 +309,7 @@ class LSTM(Recurrent):
         return bool(self.dropout or self.recurrent_dropout or self.weight_dropout or self.zoneout != (0.0, 0.0))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_plan", "_route")}
 
     # What may change weights behind torch's version counters also drops their packed copies.
 

@@ -58,7 +58,7 @@ class Plan:
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
                 CALL.pack(
-                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 6
+                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 7
                 )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
@@ -88,8 +88,9 @@ def _count_update(*_: Any) -> None:
 
 
 def forget(lstm: LSTM) -> None:
-    """Drop the packed weights of a layer, as they may have changed."""
+    """Drop the packed weights of a layer and their addresses, as they may have changed."""
     lstm.__dict__.pop("_plan", None)
+    lstm.__dict__.pop("_route", None)
 
 
 def _current(plan: Plan, lstm: LSTM) -> bool:
@@ -115,10 +116,7 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         or (lstm.training and lstm.random)
         or lstm._forward_hooks
         or lstm._forward_pre_hooks
-        or ops.forced_backend() not in (None, "native")
-        or torch.is_autocast_enabled("cpu")
-        or torch._C._len_torch_dispatch_stack()
-        or native.transformed()
+        or not ops.plain()
     ):
         return None
     shape, dtype, cell_dtype = plan.shape, plan.dtype, plan.cell_dtype

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,18 +150,22 @@ def test_hooks_run_and_may_change_what_passes():
 
 
 def test_data_parallel(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        torch.manual_seed(0)
-        model = Model(num_layers=2)
-        plain, x = copy.deepcopy(model), torch.randn(T, B, I)
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        for m in (wrapped, plain):
-            loss(m(x)).backward()
-        assert_same([p.grad for p in model.parameters()], [p.grad for p in plain.parameters()])
-    finally:
-        torch.distributed.destroy_process_group()
+    # In a process that ends at once: freeing its group, torch may wait for ever for a thread that waits for Python.
+    code = f"import os, test_transforms; test_transforms.data_parallel({str(tmp_path / 'store')!r}); os._exit(0)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+
+
+def data_parallel(store: str) -> None:
+    group = torch.distributed.FileStore(store, 1)
+    torch.distributed.init_process_group("gloo", store=group, rank=0, world_size=1)
+    torch.manual_seed(0)
+    model = Model(num_layers=2)
+    plain, x = copy.deepcopy(model), torch.randn(T, B, I)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    for m in (wrapped, plain):
+        loss(m(x)).backward()
+    assert_same([p.grad for p in model.parameters()], [p.grad for p in plain.parameters()])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

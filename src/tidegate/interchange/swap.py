@@ -20,7 +20,7 @@ class SwappedLSTM(LSTM, nn.LSTM):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = nn.LSTM.__getstate__(self)
-        return {name: value for name, value in state.items() if name != "_plan"}
+        return {name: value for name, value in state.items() if name not in ("_plan", "_route")}
 
 
 class Swapped(NamedTuple):
@@ -148,7 +148,7 @@ def _turn(module: nn.LSTM) -> SwappedLSTM:
 def _give_back(module: nn.Module) -> bool:
     if not isinstance(module, SwappedLSTM):
         return False
-    for name in (*_OPTIONS, "_weight_names", "_plan"):
+    for name in (*_OPTIONS, "_weight_names", "_plan", "_route"):
         module.__dict__.pop(name, None)
     module.__class__ = nn.LSTM  # type: ignore[assignment]
     module._init_flat_weights()

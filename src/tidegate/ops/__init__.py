@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.ops import checkpoint, graph, native, reference
+from tidegate.ops import checkpoint, graph, native, reference, rnn
 from tidegate.ops.trace import LayerTrace, lstm_trace
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
 
@@ -59,9 +59,18 @@ BACKENDS: dict[str, Backend] = {
 _forced: ContextVar[str | None] = ContextVar("tidegate_backend", default=os.environ.get("TIDEGATE_BACKEND") or None)
 
 
-def forced_backend() -> str | None:
-    """The backend that ``use_backend`` or TIDEGATE_BACKEND asks for, if any."""
-    return _forced.get()
+def plain() -> bool:
+    """Is nothing active that a way around the dispatcher would miss?
+
+    That is another backend asked for, autocast, function transforms, tracing, and modes that watch operators.
+    """
+    return (
+        _forced.get() in (None, "native")
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+        and not native.transformed()
+    )
 
 
 @contextmanager
@@ -187,9 +196,12 @@ def rnn_sequence(
 ) -> tuple[Tensor, Tensor]:
     """Run one vanilla RNN layer over a whole sequence: output (T, B, D, H) and h_n (D, B, H).
 
-    The vanilla RNN is what the LSTM is measured against; it has the reference backend only.
+    The vanilla RNN is what the LSTM is measured against; it has no kernels.
     """
     check_lengths(lengths, x.shape[0])
+    watched = torch.compiler.is_compiling() or native.transformed() or _recorded(x)
+    if not watched and rnn.takes(x, weights, lengths, reset, nonlinearity):
+        return rnn.rnn_sequence(x, h_0, weights, lengths, nonlinearity)
     return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
 
 

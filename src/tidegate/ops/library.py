@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-CALL = struct.Struct("<30q3d35q")
+CALL = struct.Struct("<30q3d36q")
 STEPS = struct.Struct("<9q")  # struct tg_steps
-VERSION = 4
+VERSION = 5
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}

@@ -101,11 +101,13 @@ def forward(
     *,
     save: bool,
     need_cells: bool = True,
+    open_gates: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
     """Output, cells, h_n, c_n and, if ``save``, what the backward pass reads beside them.
 
     That is the activated gates (with layer norm the normalised products), or the memories that
-    ``call.checkpoint_every`` keeps.
+    ``call.checkpoint_every`` keeps. With ``open_gates`` it is for ``lstm_trace`` and no backward pass: the
+    activated gates of any layer, in the accumulators' type.
     """
     if save and call.checkpoint_every is not None:
         return checkpoint.native_forward(call, x, h_0, c_0, weights, need_cells=need_cells)
@@ -116,12 +118,15 @@ def forward(
     output = lib.empty((T, B, D, H), dtype)
     cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
     norm = weights[0].norm_ih is not None
-    gates = lib.empty((D, T, B, lib.gate_width(DTYPES[dtype], H, norm)), dtype) if save else None
+    gates = None
+    if save:
+        width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
+        gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
     h_0, c_0 = h_0.contiguous(), c_0.contiguous()
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
     outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
-    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS))
+    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS, open_gates))
     if code:
         check(code, call.lengths, T)
     return output, cells, h_n, c_n, gates
@@ -214,7 +219,7 @@ def backward(
             *sizes, *strides, *pointers,
             _at(output), _at(cells), gates.data_ptr(), 0, 0,
             _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at[:8],
-            *norms, *d_at[8:],
+            *norms, *d_at[8:], 0,
         )
     )  # fmt: skip
     if code:

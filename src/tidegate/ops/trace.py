@@ -1,10 +1,10 @@
 """Every gate of a layer at every step, without a loop over the steps.
 
-Given h and c of all steps, the gates of all steps are one matrix product: ``cell.lstm_step`` over
-time as if it were the batch. Where the native kernels ran, the gates that they keep for the backward
-pass are taken as they are, and that product is their derivative.
+Where the native kernels run, they write the gates down as they go. Elsewhere, given h and c of all steps,
+the gates of all steps are one matrix product: ``cell.lstm_step`` over time as if it were the batch.
+That product is also the derivative of the kernels' gates.
 
-T steps, B batch rows, I inputs, H hidden units, P outputs, D directions, N lanes of a vector.
+T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tidegate.cell import LSTMStep, LSTMWeights, lstm_input, lstm_step
 from tidegate.ops import native, random
-from tidegate.ops.library import DTYPES, library
+from tidegate.ops.library import library
 from tidegate.ops.types import Noise, SequenceResult
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -86,66 +86,76 @@ def lstm_trace(
 ) -> tuple[SequenceResult, LayerTrace]:
     """Run one LSTM layer and say what every gate did; arguments as :func:`tidegate.ops.lstm_sequence`.
 
-    Differentiable on every backend. In half precision gates are float32, computed from rounded x, h
-    and weights.
+    Differentiable on every backend. In half precision gates are float32: those of the kernels before
+    they are rounded, elsewhere computed from rounded x, h and weights.
     """
     from tidegate import ops
 
-    gates = None
-    if _kernel_hands_over(x, weights, noise):
-        result, gates = _native(x, h_0, c_0, weights, lengths, reset, noise)
-    else:
-        result = ops.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise)
+    device = x.device.type
+    if torch.is_autocast_enabled(device):  # cast as ``lstm_sequence`` does, once for both
+        dtype = torch.get_autocast_dtype(device)
+        x, h_0, weights = x.to(dtype), h_0.to(dtype), [w.to(dtype) for w in weights]
+        with torch.autocast(device, enabled=False):
+            return lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     valid, cut = _masks(x, len(weights), lengths, reset)
-    if valid is not None:
+    if _kernel_hands_over(x, weights, noise):
+        result, gates = _native(x, h_0, c_0, weights, native.Call(lengths, reset, noise, ()), valid, cut)
+    else:
+        result, gates = ops.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise), ()
+    if valid is not None and gates and not x.requires_grad:
+        x = _empty_padding(_room(tuple(x.shape), x).copy_(x)[None], valid)[0]
+    elif valid is not None:
         x = torch.where(valid[..., 0], x, 0.0)
     assert result.cells is not None
     hidden, cells = result.output, result.cells
-    if gates is None:
-        gates = _gates(x, h_0, c_0, hidden, cells, weights, valid, cut, noise)
-    if valid is not None:  # the kernels leave padding unwritten
-        gates = tuple(torch.where(valid, gate, 0.0) for gate in gates)
+    i, f, g, o = gates or _gates(x, h_0, c_0, hidden, cells, weights, valid, cut, noise)
     held = [_held(noise, which, s, weights) for which, s in (("hidden", hidden), ("cell", cells))]
-    i, f, g, o = gates
     return result, LayerTrace(i, f, g, o, cells, hidden, x, h_0, c_0.to(cells.dtype), valid, cut, held[0], held[1])
 
 
 def _kernel_hands_over(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> bool:
     from tidegate import ops
 
-    if torch.compiler.is_compiling() or ops._recorded(x) or torch.is_autocast_enabled(x.device.type):
-        return False
-    if x.dtype in _HALF or any(w.norm_ih is not None or w.hr is not None for w in weights):
-        return False
-    return ops.choose(x, weights, noise).name == "native"
+    return not (torch.compiler.is_compiling() or ops._recorded(x)) and ops.choose(x, weights, noise).name == "native"
 
 
-def _native(x, h_0, c_0, weights, lengths, reset, noise) -> tuple[SequenceResult, tuple[Tensor, ...]]:
-    """The kernels' forward pass with the gates that they save."""
-    H = weights[0].hh.shape[1]
+def _native(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    call: native.Call,
+    valid: Tensor | None,
+    cut: Tensor | None,
+) -> tuple[SequenceResult, tuple[Tensor, ...]]:
+    """The kernels' forward pass with its gates."""
     flat = [p for w in weights for p in w if p is not None]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat)):
-        result = native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise)
+    state = h_0.to(x.dtype), c_0.to(native.ACCUMULATOR[x.dtype])
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))):
+        *found, packed = native.forward(call, x, *state, weights, save=True, open_gates=True)
+        return SequenceResult(*found), _unpack(packed, found[1])  # type: ignore[arg-type]
+    result = native.lstm_sequence(x, h_0, c_0, weights, call.lengths, call.reset, call.noise)
+    if x.dtype in _HALF or weights[0].norm_ih is not None:  # the backward pass reads something else: run once more
+        with torch.no_grad():
+            packed = native.forward(call, x, *state, weights, save=True, open_gates=True)[4]
+    else:
         packed = native.saved_gates(result.output)
-        valid, cut = _masks(x, len(weights), lengths, reset)
-        fields = tuple(tuple(p is not None for p in w) for w in weights)
-        rest = (native.Call(lengths, reset, noise, fields), valid, cut)
-        return result, _Known.apply(packed, rest, x, h_0, c_0, result.output, result.cells, *flat)
-    call = native.Call(lengths, reset, noise, ())
-    *found, saved = native.forward(call, x, h_0.to(x.dtype), c_0.to(x.dtype), weights, save=True)
-    assert saved is not None
-    return SequenceResult(*found), _unpack(saved, H)  # type: ignore[arg-type]
+        if valid is not None:  # left unwritten; autograd need not know, as the backward pass does not read it either
+            _empty_padding(packed.data, valid)
+    rest = call._replace(fields=tuple(tuple(p is not None for p in w) for w in weights)), valid, cut
+    return result, _Known.apply(packed, rest, x, h_0, c_0, result.output, result.cells, *flat)
 
 
-def _unpack(packed: Tensor, units: int) -> tuple[Tensor, ...]:
-    """Gates i, f, g, o (T, B, D, H) from (D, T, B, [block][i f g o][N])."""
-    lib = library()
-    assert lib is not None
-    lanes = lib.gate_width(DTYPES[packed.dtype], 1, False) // 4
-    gates = packed.unflatten(-1, (-1, 4, lanes)).transpose(3, 4)  # (D, T, B, 4, blocks, N)
-    if gates.shape[4] > 1:  # a copy within each row, which is the cheapest order to read and write in
-        gates = lib.empty(tuple(gates.shape), packed.dtype).copy_(gates)
-    return gates.flatten(4)[..., :units].permute(3, 1, 2, 0, 4).unbind()
+def _unpack(packed: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
+    """Gates i, f, g, o (T, B, D, H) as views of (D, T, B, [i f g o][H rounded up])."""
+    gates = packed.unflatten(-1, (4, packed.shape[-1] // 4))[..., : cells.shape[-1]]  # (D, T, B, 4, H)
+    return gates.permute(3, 1, 2, 0, 4).unbind()
+
+
+def _empty_padding(values: Tensor, valid: Tensor) -> Tensor:
+    """Zeros in place past each row's length of (D, T, B, N), contiguous; as indices, which cost a quarter of a mask."""
+    values.flatten(1, 2).index_fill_(1, torch.nonzero(~valid.flatten()).flatten(), 0.0)
+    return values
 
 
 class _Known(torch.autograd.Function):
@@ -156,13 +166,13 @@ class _Known(torch.autograd.Function):
         ctx.rest = rest
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, h_0, c_0, hidden, cells, *flat)
-        return _unpack(packed, cells.shape[-1])
+        return _unpack(packed, cells)
 
     @staticmethod
     def backward(ctx, *grads):
         call, valid, cut = ctx.rest
         again = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
             leaves = [native._leaf(t) for t in ctx.saved_tensors]
             x, h_0, c_0, hidden, cells, *flat = leaves
             if valid is not None:
@@ -186,7 +196,7 @@ def _gates(
     cut: Tensor | None,
     noise: Noise | None,
 ) -> tuple[Tensor, ...]:
-    """Gates i, f, g, o (T, B, D, H) from the states of all steps; x is clean of padding."""
+    """Gates i, f, g, o (T, B, D, H) from the states of all steps, zero in padding; x is clean of it."""
     dtype = cells.dtype
     T, B, D, H = cells.shape
     # Without derivatives, a part of the steps at a time: what lies between stays in the cache.
@@ -207,8 +217,11 @@ def _gates(
             else:
                 torch.stack(step[2:], 2, out=gates[d, now])
     if gates is not None:
+        if valid is not None:
+            gates.masked_fill_(~valid[None], 0.0)
         return gates.permute(3, 1, 2, 0, 4).unbind()
-    return tuple(_join([getattr(step, gate) for step in found]) for gate in LSTMStep._fields[2:])
+    joined = (_join([getattr(step, gate) for step in found]) for gate in LSTMStep._fields[2:])
+    return tuple(joined if valid is None else (torch.where(valid, gate, 0.0) for gate in joined))
 
 
 def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Whole sequences with grad off, straight on the kernels.
+
+What a call costs beside its kernels is checks, dispatch and the gathering of addresses: more than the
+kernels themselves where a sequence is short. Here the addresses of the weights are gathered once, and a
+call that asks for nothing out of the ordinary is seen to be one by a few comparisons.
+
+L layers, D directions, T steps, B batch rows, I inputs, H hidden units.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tidegate import ops
+from tidegate.ops import native
+from tidegate.ops.library import CALL, DTYPES, VERSION, check, library
+from tidegate.state import State
+
+if TYPE_CHECKING:
+    from tidegate.layer import LSTM
+
+# A call (native/include/tidegate.h) in four pieces; the second and the last are those of the layer.
+_HEAD = struct.Struct("<16q")  # sizes, strides, x, h_0, c_0
+_MIDDLE = slice(_HEAD.size, 288)  # weights, no lengths, resets or masks
+_OUTPUTS = struct.Struct("<5q")
+_TAIL = slice(288 + _OUTPUTS.size, None)
+
+
+class Route:
+    """A layer stack's weights by their addresses, as long as these hold."""
+
+    def __init__(self, lstm: LSTM) -> None:
+        lib = library()
+        assert lib is not None
+        self.run, self.empty = lib.forward, lib.empty
+        self.dtype = lstm.weight_ih_l0.dtype
+        self.cell_dtype = native.ACCUMULATOR[self.dtype]
+        self.code = DTYPES[self.dtype]
+        self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
+        self.layers = []
+        for layer in range(lstm.num_layers):
+            weights = lstm.weights(layer)
+            at = [
+                address
+                for name in ("ih", "hh", "b_ih", "b_hh", "ch", "norm_ih", "norm_hh", "norm_c")
+                for w in (weights[0], weights[-1])
+                for address in [0 if getattr(w, name) is None else getattr(w, name).data_ptr()]
+            ]
+            call = CALL.pack(*(0,) * 16, *at[:10], *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *at[10:], *(0,) * 7)
+            self.layers.append((call[_MIDDLE], call[_TAIL]))
+
+    def holds(self, lstm: LSTM) -> bool:
+        """Are the parameters still those whose addresses were taken? Their values are read at each call."""
+        parameters = lstm._parameters
+        for name, p, address in self.watched:
+            if parameters.get(name) is not p or p.data_ptr() != address or not p.is_contiguous():
+                return False
+        return True
+
+
+def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
+    """``lstm(x, hx)`` for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
+
+    Grad is off, and nothing is being compiled.
+    """
+    route: Route | None = lstm.__dict__.get("_route")
+    if route is None or not route.holds(lstm):
+        route = _made(lstm)
+        if route is None:
+            return None
+    dtype = route.dtype
+    if (
+        type(x) is not Tensor
+        or x.dtype is not dtype
+        or x.dim() != 3
+        or not x.is_cpu
+        or (lstm.training and lstm.random)
+        or lstm.zoneout != (0.0, 0.0)
+        or (lstm.merge != "concat" and (lstm.merge is None or lstm.bidirectional))
+        or not ops.plain()
+    ):
+        return None
+    if lstm.batch_first:
+        x = x.transpose(0, 1)
+    T, B, I = x.shape
+    if lstm.input_size != I or T == 0 or B == 0:
+        return None
+    H, D, L = lstm.hidden_size, lstm.directions, lstm.num_layers
+    shape = (L * D, B, H)
+    if hx is None:
+        h = torch.zeros(shape, dtype=dtype)
+        c = h if route.cell_dtype is dtype else torch.zeros(shape, dtype=route.cell_dtype)
+    else:
+        if type(hx) is not State and (type(hx) is not tuple or len(hx) != 2):
+            return None
+        h, c = hx
+        if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not route.cell_dtype:
+            return None
+        if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu):
+            return None
+        h, c = h.contiguous(), c.contiguous()
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
+    at_h, at_c, at_h_n, at_c_n = h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr()
+    threads = torch.get_num_threads()
+    h_bytes, c_bytes = D * B * H * h.element_size(), D * B * H * c.element_size()
+    for middle, tail in route.layers:
+        output = route.empty((T, B, D * H), dtype)
+        call = (
+            _HEAD.pack(
+                VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
+                x.data_ptr(), at_h, at_c,
+            )
+            + middle
+            + _OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
+            + tail
+        )  # fmt: skip
+        if code := route.run(call):
+            check(code, None, T)
+        x = output
+        at_h, at_c, at_h_n, at_c_n = at_h + h_bytes, at_c + c_bytes, at_h_n + h_bytes, at_c_n + c_bytes
+    return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
+
+
+def _made(lstm: LSTM) -> Route | None:
+    """A new route, kept with the layer; None where the layer always goes the general way."""
+    lstm.__dict__.pop("_route", None)
+    if lstm.proj_size:
+        return None
+    weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
+    given = [p for w in weights for p in w if p is not None]
+    like = given[0]
+    for p in given:
+        if type(p) is not torch.nn.Parameter or not p.is_contiguous() or p.dtype is not like.dtype or not p.is_cpu:
+            return None
+    if native.declines(like, weights, None) is not None:
+        return None
+    route = lstm.__dict__["_route"] = Route(lstm)
+    return route

@@ -1,0 +1,133 @@
+"""Whole sequences with grad off: the short way has the bits of the general one, and is left where it must be."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import tidegate as tg
+from tidegate import direct, ops
+
+T, B, I, H = 6, 3, 5, 19
+
+OPTIONS = [
+    {},
+    {"num_layers": 2},
+    {"bidirectional": True},
+    {"bidirectional": True, "num_layers": 2},
+    {"batch_first": True},
+    {"bias": False, "peephole": True},
+    {"layer_norm": True, "dtype": torch.float64},
+    {"dtype": torch.bfloat16, "merge": "sum"},
+]
+
+
+def made(**options):
+    torch.manual_seed(0)
+    lstm = tg.LSTM(I, H, **options)
+    with torch.no_grad():
+        for name, p in lstm.named_parameters():
+            if "norm" in name:  # gains of one would hide a mistake
+                p.normal_()
+    return lstm
+
+
+def general(lstm, *words):
+    """What the call gives with the short way closed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(direct, "sequence", lambda *_: None)
+        return lstm(*words)
+
+
+def input_of(lstm):
+    return torch.randn(T, B, I).to(lstm.weight_ih_l0.dtype)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("given", [False, True], ids=["empty", "given state"])
+@torch.no_grad()
+def test_has_the_bits_of_the_general_way(isa, options, given):
+    lstm = made(**options)
+    x, hx = input_of(lstm), None
+    if given:
+        hx = lstm.initial_state(T if lstm.batch_first else B)
+        hx = tg.State(torch.randn_like(hx.h), torch.randn_like(hx.c))
+    found = direct.sequence(lstm, x, hx)
+    assert found is not None
+    wanted = general(lstm, x, hx)
+    for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
+        assert a.shape == b.shape
+        assert a.stride() == b.stride()
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    torch.testing.assert_close(lstm(x.transpose(0, 1).contiguous().transpose(0, 1), hx)[0], found[0])
+    strided = torch.empty(T, B, 2 * I, dtype=x.dtype)[:, :, ::2].copy_(x)
+    assert torch.equal(lstm(strided, hx)[0], found[0])
+
+
+@torch.no_grad()
+def test_new_weights_are_read():
+    lstm, x = made(), torch.randn(T, B, I)
+    lstm(x)
+    changes = [
+        lambda: lstm.weight_hh_l0.mul_(2.0),
+        lambda: lstm.weight_hh_l0.data.add_(0.1),
+        lambda: lstm.weight_hh_l0.numpy().fill(0.1),
+        lambda: setattr(lstm.weight_hh_l0, "data", torch.full((4 * H, H), 0.2)),
+        lambda: setattr(lstm, "weight_hh_l0", torch.nn.Parameter(torch.full((4 * H, H), 0.3))),
+        lambda: setattr(lstm.weight_hh_l0, "data", torch.randn(H, 4 * H).t()),
+        lambda: lstm.load_state_dict(made(init=tg.init.chrono(9)).state_dict()),
+        lambda: lstm.double().float(),
+    ]
+    for change in changes:
+        change()
+        assert torch.equal(lstm(x)[0], general(lstm, x)[0])
+
+
+@torch.no_grad()
+def test_left_where_the_general_way_is_needed():
+    x = torch.randn(T, B, I)
+    lstm = made()
+    assert direct.sequence(lstm, x, None) is not None
+    for other in (x[0], x[:0], x[:, :0], x.double(), x[..., :4], x.to("meta"), torch.nn.Parameter(x), None):
+        assert direct.sequence(lstm, other, None) is None
+    h = torch.zeros(1, B, H)
+    for hx in (h, (h, h, h), (h, h.double()), (h[0], h[0]), (h, None), [h, h]):
+        assert direct.sequence(lstm, x, hx) is None
+    with ops.use_backend("reference"):
+        assert direct.sequence(lstm, x, None) is None
+    with torch.autocast("cpu"):
+        assert direct.sequence(lstm, x, None) is None
+    assert direct.sequence(made(zoneout=0.1), x, None) is None
+    assert direct.sequence(made(recurrent_dropout=0.1), x, None) is None
+    assert direct.sequence(made(recurrent_dropout=0.1).eval(), x, None) is not None
+    assert direct.sequence(made(proj_size=3), x, None) is None
+    assert direct.sequence(made(merge=None), x, None) is None
+    assert direct.sequence(made(bidirectional=True, merge="sum"), x, None) is None
+    lstm.zoneout = (0.5, 0.0)  # after the addresses were taken
+    assert direct.sequence(lstm, x, None) is None
+
+
+@torch.no_grad()
+def test_a_copy_reads_its_own_weights():
+    lstm, x = made(), torch.randn(T, B, I)
+    before = lstm(x)[0]
+    for other in (copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm))):
+        for p in other.parameters():
+            p.zero_()
+        assert not other(x)[0].any()
+        assert torch.equal(lstm(x)[0], before)
+
+
+def test_a_gradient_is_never_cut():
+    lstm, x = made(), torch.randn(T, B, I)
+    assert lstm(x)[0].requires_grad
+    with torch.no_grad():
+        lstm(x)
+    assert lstm(x)[0].requires_grad
+    with torch.inference_mode():
+        kept = lstm(x)[0]
+    assert torch.equal(kept, lstm(x)[0])
