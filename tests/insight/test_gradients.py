@@ -48,6 +48,17 @@ def test_against_a_loop(name):
     np.testing.assert_allclose(found.cell, cell, rtol=1e-9)
 
 
+def test_a_carried_state_is_read():
+    """The second half after the memory of the first has the gradients of the whole at its lags."""
+    lstm, x = layer(3, 6, scale=2.0), torch.randn(12, 2, 3, dtype=torch.float64)
+    whole = gradient_flow(lstm, x)
+    with torch.no_grad():
+        _, carried = lstm(x[:6])
+    half = gradient_flow(lstm, x[6:], hx=carried)
+    for name in ("hidden", "cell", "memory_path"):
+        np.testing.assert_allclose(getattr(half, name), getattr(whole, name)[:6], rtol=1e-9)
+
+
 def test_closed_form():
     """Where the gates see no memory, the gradient by c is the product of the forget gates."""
     lstm, x = layer(3, 6), torch.randn(40, 2, 3, dtype=torch.float64)

@@ -45,6 +45,18 @@ def test_complete_at_other_times():
 
 
 @torch.no_grad()
+def test_other_times_are_the_layers_own():
+    """The memory taken apart at a step is that of each direction after that step, not after its mirror image."""
+    lstm, x = layer(3, 5, bidirectional=True), torch.randn(9, 2, 3, dtype=torch.float64)
+    cell = tg.insight.trace(lstm, x).layers[0].cell
+    found = ledger(lstm, x, [2, 7])
+    for n, end in enumerate((2, 7)):
+        np.testing.assert_allclose(found.memory[n], cell[end], rtol=1e-12)
+        assert not found.entries[n, end + 1 :, :, 0].any()
+        assert not found.entries[n, :end, :, 1].any()
+
+
+@torch.no_grad()
 def test_memory_is_the_layers():
     """The memory that entries add up to is c_n, and c of a call that stops at the end time."""
     lstm = layer(3, 12, bidirectional=True)

@@ -235,7 +235,7 @@ def test_taken_port_and_bad_ones(hostile, capsys):
             (["--port", port], f"--port: {port} is in use; give another one"),
             (["--port", 70_000], "--port is from 0 to 65535; given 70000"),
             (["--host", "203.0.113.7", "--port", 0], "--host: cannot listen on 203.0.113.7"),
-            (["--windows", 0], "--windows is a number of windows, at least 1; given 0"),
+            (["--windows", 0], "--windows is a number of windows or sequences, at least 1; given 0"),
         ):
             with pytest.raises(SystemExit) as stop:
                 main(["lens", str(hostile / "run"), *map(str, words)])

@@ -195,10 +195,7 @@ def test_the_page_of_a_classifier(run, tmp_path, capsys):
         assert (tmp_path / "page" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_vanilla_rnn_and_the_lens_are_refused(run, tmp_path, capsys):
+def test_a_vanilla_rnn_is_refused(tmp_path):
     rnn = tg.Classifier(**OPTIONS, epochs=1, cell="rnn").fit(waves(20), folder=tmp_path / "rnn")
     with pytest.raises(RunError, match="vanilla RNN"):
         explain(rnn)
-    with pytest.raises(SystemExit):
-        main(["lens", str(run)])
-    assert "lens looks into forecasters" in capsys.readouterr().err

@@ -17,9 +17,11 @@ from typing import Any
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError
 from tidegate.insight.live import Live
+from tidegate.insight.live_forecast import LiveForecast
+from tidegate.insight.live_sequences import LiveSequences
 from tidegate.insight.page import asset, render, safe_json
-from tidegate.insight.report import about, opened_forecast, page_sections, title
-from tidegate.insight.study import study
+from tidegate.insight.report import open_model, page_of, study_of
+from tidegate.insight.study import Study
 
 PORT = 8431
 _HEADERS = (
@@ -32,7 +34,7 @@ _HEADERS = (
 
 
 def lens(
-    forecaster: Any,
+    model: Any,
     data: Any = None,
     *,
     host: str = "127.0.0.1",
@@ -45,7 +47,7 @@ def lens(
 
     Parameters
     ----------
-    forecaster : Forecaster, or the path of a run folder
+    model : Forecaster, Classifier, Tagger or TextModel, or the path of a run folder
     data : path or data frame, optional
         By default what it was trained on.
     host : str
@@ -68,11 +70,11 @@ def lens(
         raise ConfigError("lens needs starlette and uvicorn: install tidegate[lens]") from None
     for name, value in (("--windows", windows), ("--worst", worst)):
         if value < 1:
-            raise ConfigError(f"{name} is a number of windows, at least 1; given {value}")
+            raise ConfigError(f"{name} is a number of windows or sequences, at least 1; given {value}")
     tell = progress or (lambda what: None)
     with listening(host, port) as sock:  # before the long part, so that a taken port is said at once
-        opened = opened_forecast(forecaster, data, windows)
-        app = make_app(Live(study(opened, worst=worst, progress=tell)), host)
+        found = study_of(open_model(model, data, windows), worst=worst, progress=tell)
+        app = make_app(LiveForecast(found) if isinstance(found, Study) else LiveSequences(found), host)
         shown = f"[{host}]" if ":" in host else host
         tell(f"The lens is open at http://{shown}:{sock.getsockname()[1]}/ (Ctrl-C closes it)")
         options = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", server_header=False)
@@ -101,8 +103,7 @@ def make_app(live: Live, host: str = "127.0.0.1") -> Any:
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    sections = page_sections(live.study)
-    page = render(title(live.opened), about(live.opened), sections, live=panel(live))
+    page = render(*page_of(live.study), live=panel(live))
 
     def front(request: Request) -> Response:
         return HTMLResponse(page)
@@ -122,7 +123,7 @@ def make_app(live: Live, host: str = "127.0.0.1") -> Any:
         Route("/window", answer(live.window, **where, target=int)),
         Route("/ledger", answer(live.ledger, **where, unit=int, at=int, target=int)),
         Route("/matches", answer(live.matches, **where, start=int, end=int, threshold=float)),
-        Route("/edit", answer(live.edit, row=int, at=int, place=int, value=float, target=int)),
+        Route("/edit", answer(live.edit, row=int, at=int, place=int, value=str, target=int)),
     ]
     return Guard(Starlette(routes=routes), host)
 
@@ -183,14 +184,17 @@ def panel(live: Live) -> str:
     choices = live.choices()
     selects = {
         "rows": _options(choices["rows"], choices["first"]),
-        "layers": _options([str(k) for k in range(choices["layers"])], choices["layers"] - 1),
+        "layers": _options(choices["layers"], choices["layer"]),
         "units": _options([str(k) for k in range(choices["units"])], 0),
         "inputs": _options(choices["inputs"], 0),
         "targets": _options(choices["targets"], 0),
         "last": str(choices["steps"] - 1),
         "steps": str(choices["steps"]),
-        "start": str(choices["history"]),
-        "choices": safe_json({"history": choices["history"], "steps": choices["steps"]}),
+        "start": str(choices["start"]),
+        "one": 'style="display:none"' if len(choices["targets"]) < 2 else "",
+        "kind": 'type="text" maxlength="40"' if choices["words"] else 'type="number" step="any"',
+        **{name: html.escape(text) for name, text in choices["hints"].items()},
+        "choices": safe_json({"words": choices["words"]}),
     }
     pieces = asset("lens.html").split("@@")
     return "".join(piece if k % 2 == 0 else selects[piece] for k, piece in enumerate(pieces))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.data.atomic import atomic_write
-from tidegate.errors import ConfigError, RunError
+from tidegate.errors import ConfigError
 from tidegate.insight.figures import page_figures
 from tidegate.insight.model import OpenForecast, open_forecast
 from tidegate.insight.page import Section, render
@@ -42,7 +42,7 @@ def explain(
 
     Parameters
     ----------
-    model : Forecaster or Classifier, or the path of a run folder
+    model : Forecaster, Classifier, Tagger or TextModel, or the path of a run folder
     data : path or data frame, optional
         By default what it was trained on: the windows of its untouched last part, or the untouched
         sequences.
@@ -74,16 +74,9 @@ def explain(
         if model.folder_ is None:
             raise ConfigError("explain needs a folder to write to: this model has no run folder")
         folder = model.folder_ / "explain"
-    if isinstance(model, Forecaster):
-        opened = open_forecast(model, data, most=windows)
-        path = make_folder(folder)
-        sections = page_sections(study(opened, worst=worst, progress=progress))
-        heading, sentences = title(opened), about(opened)
-    else:
-        inside = open_sequences(model, data, most=windows)
-        path = make_folder(folder)
-        sections = sequence_sections(sequence_study(inside, worst=worst, progress=progress))
-        heading, sentences = sequence_title(inside), about_sequences(inside)
+    opened = open_model(model, data, windows)
+    path = make_folder(folder)
+    heading, sentences, sections = page_of(study_of(opened, worst=worst, progress=progress))
     if progress is not None:
         progress("page and pictures")
     written = [path / PAGE]
@@ -97,13 +90,27 @@ def explain(
     return written
 
 
-def opened_forecast(forecaster: Any, data: Any, windows: int) -> OpenForecast:
-    """A run folder or a forecaster, opened over the last part of its data."""
-    if not isinstance(forecaster, Forecaster):
-        where, forecaster = forecaster, load_run(forecaster)
-        if not isinstance(forecaster, Forecaster):
-            raise RunError(f"lens looks into forecasters; {where} is a run of {forecaster.task}: take explain")
-    return open_forecast(forecaster, data, most=windows)
+def open_model(model: Any, data: Any, most: int) -> OpenForecast | OpenSequences:
+    """A model or a run folder of any task, opened over what training has not seen."""
+    if not isinstance(model, Learner):
+        model = load_run(model)
+    opened = open_forecast if isinstance(model, Forecaster) else open_sequences
+    return opened(model, data, most=most)
+
+
+def study_of(opened: OpenForecast | OpenSequences, *, worst: int, progress: Any = None) -> Study | SequenceStudy:
+    """All results of the page."""
+    if isinstance(opened, OpenForecast):
+        return study(opened, worst=worst, progress=progress)
+    return sequence_study(opened, worst=worst, progress=progress)
+
+
+def page_of(found: Study | SequenceStudy) -> tuple[str, list[str], list[Section]]:
+    """The page's title, what it says of model and data, and its figures."""
+    if isinstance(found, Study):
+        return title(found.trained.opened), about(found.trained.opened), page_sections(found)
+    one = found.trained.opened
+    return sequence_title(one), about_sequences(one), sequence_sections(found)
 
 
 def page_sections(found: Study) -> list[Section]:

@@ -265,10 +265,10 @@ def _gap(one: OpenSequences) -> dict[str, Agreement]:
 
 def _held_against(single: OpenSequences, score: Any, step: int | None) -> Any:
     T = int(single.lengths[0])
-    return ledger_gap(single.lstm, single.x, probed(T, step), score=score, baseline=_baseline(single))
+    return ledger_gap(single.lstm, single.x, probed(T, step), score=score, baseline=mean_input(single))
 
 
-def _baseline(single: OpenSequences) -> Tensor:
+def mean_input(single: OpenSequences) -> Tensor:
     """The training mean at each step, flags as they are: (T, B, I)."""
     return torch.where(single.fixed, single.x, single.baseline)
 
@@ -314,22 +314,28 @@ def _case(one: OpenSequences, other: OpenSequences, row: int, step: int | None) 
     return SequenceCase(row, single.rows[0], step, single.steps[0], truth, loss, views[0], views[1])
 
 
-def _view(single: OpenSequences, pair: tuple[int, int], step: int | None) -> SequenceView:
-    with torch.no_grad():
-        scores = single.scores(single.x)[0] if step is None else single.scores(single.x)[step, 0]
+def margin_moment(single: OpenSequences, pair: tuple[int, int], step: int | None) -> Moment:
+    """The ledger of the margin of one label over another, with its gap figure."""
     score = single.margin(*pair, step)
     found: OutputLedger = output_ledger(single.lstm, single.x, score)
     gap = _held_against(single, score, step)
     entry, erased, replaced = (getattr(gap, f"output_{name}")[:, 0] for name in ("entry", "erased", "replaced"))
-    moment = Moment(
+    return Moment(
         0 if step is None else step, found.by_step()[:, 0], float(found.initial.sum()), float(found.rest[0]),
         float(found.value[0]), np.asarray(gap.steps), erased, replaced,
         {"erased": agreement(entry, erased), "replaced": agreement(entry, replaced)},
     )  # fmt: skip
+
+
+def _view(single: OpenSequences, pair: tuple[int, int], step: int | None) -> SequenceView:
+    with torch.no_grad():
+        scores = single.scores(single.x)[0] if step is None else single.scores(single.x)[step, 0]
+    score = single.margin(*pair, step)
+    moment = margin_moment(single, pair, step)
     names = single.names or [f"dimension {k}" for k in range(single.x.shape[-1])]
     for points in (64, 256, 1024):
         shares = attribute(
-            score, single.x, baseline=_baseline(single), fixed=single.fixed, names=names, points=points,
+            score, single.x, baseline=mean_input(single), fixed=single.fixed, names=names, points=points,
             lengths=single.lengths,
         )  # fmt: skip
         if abs(shares.error[0]) <= 0.01 * abs(shares.value[0] - shares.baseline_value[0]):

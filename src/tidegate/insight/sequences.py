@@ -54,6 +54,8 @@ class OpenSequences:
         Flags, which a baseline leaves as they are.
     baseline : Tensor (I,)
         The mean of training.
+    token : callable, optional
+        From a word, letter or byte to the last inputs of a step (at most I,), where it is such that are read.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class OpenSequences:
     names: list[str]
     fixed: Tensor
     baseline: Tensor
+    token: Callable[[str], Tensor] | None = None
 
     @property
     def lstm(self) -> LSTM:
@@ -211,6 +214,7 @@ def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> Open
         names,
         torch.arange(I) >= len(sequences.columns) if names else torch.zeros(I, dtype=torch.bool),
         baseline,
+        None if names else _byte_reader(network.embed),
     )
 
 
@@ -249,6 +253,7 @@ def _open_tagger(model: Tagger, data: Any, most: int, seed: int) -> OpenSequence
         names,
         torch.from_numpy(flags),
         baseline,
+        None if model.vocabulary_ is None else _word_reader(model),
     )
 
 
@@ -278,7 +283,45 @@ def _open_text(model: TextModel, data: Any, most: int, seed: int) -> OpenSequenc
         [],
         torch.zeros(x.shape[-1], dtype=torch.bool),
         x.mean((0, 1)),
+        _byte_reader(network.embed),
     )
+
+
+def _byte_reader(embed: Callable[[Tensor], Tensor]) -> Callable[[str], Tensor]:
+    """From one byte, as it is written in names of steps or as itself, to its embedding (E,)."""
+    written = {_letter(b): b for b in range(256)} | {" ": 32}
+
+    @torch.no_grad()
+    def read(text: str) -> Tensor:
+        given = text.encode("utf-8", errors="replace")
+        if text not in written and len(given) != 1:
+            raise ValueError(f"one byte is read at a step, such as a, space or \\n; given {text[:40]!r}")
+        return embed(torch.tensor([written.get(text, given[0] if given else 0)]))[0]
+
+    return read
+
+
+def _word_reader(model: Tagger) -> Callable[[str], Tensor]:
+    """From a word to its embedding and its spelling's (E + C,)."""
+    from tidegate.tasks.tag_data import _spell
+    from tidegate.tasks.tag_network import TagBatch
+
+    assert model.vocabulary_ is not None
+    vocabulary, values = model.vocabulary_, 0 if model.scaling_ is None else model.scaling_.inputs
+
+    @torch.no_grad()
+    def read(text: str) -> Tensor:
+        if not text:
+            raise ValueError("a word has at least one letter; given none")
+        letters, counts = _spell([text])
+        one = torch.ones(1, dtype=torch.int64)
+        batch = TagBatch(
+            torch.from_numpy(vocabulary.numbers([text]))[None], torch.from_numpy(letters.T.astype(np.int64)),
+            torch.from_numpy(counts), torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, values), one,
+        )  # fmt: skip
+        return model.model_.embed(batch)[0, 0, values:]
+
+    return read
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@
   const at = id => document.getElementById(`lens-${id}`);
   const number = id => Number(at(id).value);
   const side = id => at(id).querySelector(".side");
-  const { steps } = JSON.parse(at("choices").textContent);
+  const { words } = JSON.parse(at("choices").textContent);
   let seen = null; // the window that is shown
   const latest = {}; // of each question the newest; older answers are dropped
 
@@ -28,6 +28,11 @@
   const moment = value => typeof value === "number" ? value
     : Date.parse(`${value.replace(" ", "T").slice(0, 23)}${value.length <= 10 ? "T00:00" : ""}Z`);
   function nearest(value) {
+    if (words) { // a place on the axis, or what stands there
+      const drawn = side("sequence").querySelector(".plot")._fullLayout.xaxis._categories;
+      const place = Math.min(Math.max(Math.round(value), 0), drawn.length - 1);
+      return seen.times.indexOf(typeof value === "number" ? drawn[place] : value);
+    }
     const wanted = moment(value);
     let best = 0;
     seen.times.forEach((time, k) => {
@@ -52,7 +57,7 @@
           if (!event || !event.range) return;
           const [from, to] = event.range.x.map(nearest).sort((a, b) => a - b);
           at("start").value = from;
-          at("end").value = Math.min(to + 1, steps);
+          at("end").value = Math.min(to + 1, seen.times.length);
           findMatches();
         });
         heat.on("plotly_click", event => {
@@ -60,13 +65,14 @@
           choose(nearest(event.points[0].x));
         });
       }
-      choose(number("at"));
+      for (const [id, last] of [["at", 1], ["start", 1], ["end", 0]]) at(id).max = seen.times.length - last;
+      choose(Math.min(number("at"), seen.times.length - 1));
     });
   }
 
   function choose(step) {
     at("at").value = step;
-    at("when").textContent = String(seen.times[step]).replace("T", " ");
+    at("when").textContent = seen.names[step];
     showValue();
     tidegate.show(side("edit"), seen.sequence); // an edit of another moment is not shown any more
     const asked = { row: number("row"), layer: number("layer"), unit: number("unit"), at: step, target: number("target") };
@@ -112,13 +118,13 @@
         const go = document.createElement("button"), cell = document.createElement("td");
         go.textContent = "show";
         go.type = "button";
-        go.addEventListener("click", () => { at("row").value = span.row; at("at").value = span.end - 1; showWindow(); });
+        go.addEventListener("click", () => { at("row").value = span.row; at("at").max = span.end; at("at").value = span.end - 1; showWindow(); });
         cell.append(go);
         row.append(cell);
         return row;
       });
       const head = document.createElement("tr");
-      for (const text of ["series", "from", "to", "share of units", ""]) {
+      for (const text of ["sequence", "from", "to", "share of units", ""]) {
         const cell = document.createElement("th");
         cell.textContent = text;
         head.append(cell);
@@ -128,7 +134,7 @@
   }
 
   function predict() {
-    const asked = { row: number("row"), at: number("at"), place: number("input"), value: at("value").value || "nan",
+    const asked = { row: number("row"), at: number("at"), place: number("input"), value: at("value").value,
       target: number("target") };
     ask("edit", asked, chart => tidegate.show(side("edit"), chart));
   }
