@@ -333,15 +333,15 @@ def lens(
     run
         A run folder.
     data
-        The table; the one that the run was trained on by default.
+        The table or text; what the run was trained on by default.
     host
         The address to listen on; by default this machine alone can open the page.
     port
         0 for any that is free.
     windows
-        At most so many windows of the untouched last part can be picked.
+        At most so many windows or sequences of the untouched part can be picked.
     worst
-        So many of the worst forecasts are shown below the live part.
+        So many of the worst predictions are shown below the live part.
     """
     from tidegate.insight.lens import lens
 
@@ -357,8 +357,8 @@ def demo(
     Parameters
     ----------
     job
-        forecast: the temperature at New York's airports. classify: exercises, by a watch's sensors. tag: case and
-        punctuation of plays, by their words. text: what comes next in a play.
+        forecast: the temperature at New York's airports. classify: which syllable of a word is stressed, by its
+        letters. tag: case and punctuation of plays, by their words. text: what comes next in a play.
     quick
         A small model and few examples, to see that all works.
     out

@@ -19,7 +19,7 @@ from task_cases import waves
 import tidegate as tg
 from tidegate.data.sequences import from_arrays, from_folder, from_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_baselines import fit_baselines, summary
+from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
 from tidegate.tasks.classify_data import make_batch
 from tidegate.tasks.classify_metrics import accuracy_interval, confusion, fit_temperature, scores, to_probabilities
 from tidegate.tasks.classify_network import pool
@@ -233,7 +233,8 @@ def test_text(tmp_path):
     assert (found["what"][:60] == pl.Series(labels)).mean() > 0.9
     assert "1 sequences are empty" in made.predict_notes_[0]
     models = made.evaluate()["models"]
-    assert models["logistic regression"]["overall"]["accuracy"] > 0.7  # character n-grams
+    assert list(models) == ["LSTM", "majority", "logistic regression", "logistic regression, n-grams"]
+    assert models["logistic regression, n-grams"]["overall"]["accuracy"] > 0.7
     other = tg.Classifier(**options, test=0.2).fit(texts, labels)
     np.testing.assert_array_equal(other.predict_proba(texts), made.predict_proba(texts))
     with pytest.raises(DataError, match="the model was trained on text; given numbers"):
@@ -447,6 +448,14 @@ def test_baselines():
     p = found["logistic regression"](sequences)
     assert p.shape == (120, 3)
     assert np.mean(p.argmax(1) == codes) > 0.95
+
+
+def test_the_summary_of_bytes_is_that_of_one_column_a_byte():
+    texts = from_arrays(["abba", "", "caé", "b", "zzz"])
+    seen = np.frombuffer("abcé".encode(), np.uint8)
+    columns = np.unique(seen)
+    hot = [(texts.one(n)[:, None] == columns).astype(np.float32) for n in range(len(texts))]
+    np.testing.assert_allclose(byte_summary(texts, columns), summary(from_arrays(hot)), atol=1e-6)
 
 
 def test_the_report(run, tmp_path):

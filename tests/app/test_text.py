@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import needs_native
 from task_cases import verses
 
 import tidegate as tg
@@ -358,6 +359,7 @@ def test_generate_command(fitted, run, command):
     assert "--lenght" in run("generate", folder, "--lenght", "3").err
 
 
+@needs_native  # without them a line says so
 def test_a_closed_pipe_is_quiet(fitted):
     import subprocess
     import sys
@@ -373,6 +375,7 @@ def test_a_closed_pipe_is_quiet(fitted):
     assert said == b""
 
 
+@needs_native  # without them a line says so
 def test_ctrl_c_while_it_writes(fitted):
     import signal
     import subprocess

@@ -63,17 +63,33 @@ def test_shoulder_exercises():
     assert 0.95 < frame.select(standing).item() < 1.15  # gravity, in g
 
 
+def test_word_stress():
+    frame = read_table(samples.path("word_stress"))
+    assert frame.columns == ["word", "stem", "stress"]
+    assert frame.height == frame["word"].n_unique() == 20_000
+    assert frame["word"].str.contains("^[a-z]{5,}$").all()
+    assert (frame["word"].str.slice(0, 5) == frame["stem"]).all()
+    counts = dict(frame["stress"].value_counts().rows())
+    assert counts == {"first": 8_569, "second": 7_779, "third or later": 3_652}
+    known = dict(frame.select("word", "stress").rows())
+    assert [known[w] for w in ("abacus", "defendant", "irrefutable")] == ["first", "second", "third or later"]
+
+
 def test_each_sample_has_source_and_licence():
     readme = (Path(samples.path("nyc_weather")).parent / "README.md").read_text()
     for name in samples.names():
         assert f"## {samples.path(name).name}" in readme
     assert "| Licence | CC0" in readme
     assert "| Licence | BSD-3-Clause" in readme
-    licence = (Path(samples.path("nyc_weather")).parent / "shoulder_exercises.LICENSE").read_text()
-    assert "Copyright (c) 2018, David M. Burns" in licence
+    holders = {
+        "shoulder_exercises": "Copyright (c) 2018, David M. Burns",
+        "word_stress": "(C) 1993-2015 Carnegie Mellon",
+    }
+    for name, holder in holders.items():
+        assert holder in samples.path(name).with_suffix(".LICENSE").read_text()
 
 
 def test_no_such_sample():
-    names = "nyc_weather, shoulder_exercises, tragedies, unpunctuated_plays"
+    names = "nyc_weather, shoulder_exercises, tragedies, unpunctuated_plays, word_stress"
     with pytest.raises(DataError, match=f"^there is no sample 'x'; there are: {names}$"):
         samples.path("x")

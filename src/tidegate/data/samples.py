@@ -29,6 +29,9 @@ def path(name: str) -> Path:
     exercises (columns ``sequence``, ``subject``, ``side``, ``exercise``, ``step`` at 12.5 Hz, ``ax`` to ``az`` in g,
     ``wx`` to ``wz`` in rad/s).
 
+    ``word_stress``: 20,000 English words of three syllables or more, and which of them is stressed (columns ``word``,
+    ``stem``: its first five letters, ``stress``: "first", "second" or "third or later").
+
     ``unpunctuated_plays``: 245,529 words of thirteen plays without case and punctuation, in passages of a hundred
     (columns ``play``, ``passage``, ``word``, ``label``: ``lower`` or ``Capital`` and the mark that follows).
 

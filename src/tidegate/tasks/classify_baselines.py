@@ -1,4 +1,4 @@
-"""What a classifier is measured against: the most common class, and logistic regression without order.
+"""What a classifier is measured against: the most common class, and logistic regression with little order or none.
 
 N sequences, C columns, K classes.
 """
@@ -27,24 +27,35 @@ def fit_baselines(
 ) -> dict[str, Callable[[Sequences], Array]]:
     """Each baseline by name: a function from sequences to probabilities (N, K).
 
-    The regression's penalty is chosen on the validation part; it is then fitted to both parts.
+    A regression's penalty is chosen on the validation part; it is then fitted to both parts.
     """
     codes = np.concatenate([train_codes, valid_codes])
     share = np.bincount(codes, minlength=classes) / len(codes)
-    regression = _regression(train, train_codes, valid, valid_codes, classes)
-    return {"majority": lambda sequences: np.tile(share, (len(sequences), 1)), "logistic regression": regression}
+    found: dict[str, Callable[[Sequences], Array]] = {"majority": lambda sequences: np.tile(share, (len(sequences), 1))}
+    given = train, train_codes, valid, valid_codes, classes
+    if train.text:
+        seen = np.unique(train.values)
+        found["logistic regression"] = _regression(*given, lambda texts: byte_summary(texts, seen), StandardScaler)
+        found["logistic regression, n-grams"] = _regression(*given, _texts, _ngrams)
+    else:
+        found["logistic regression"] = _regression(*given, summary, StandardScaler)
+    return found
 
 
 def _regression(
-    train: Sequences, train_codes: Array, valid: Sequences, valid_codes: Array, classes: int
+    train: Sequences,
+    train_codes: Array,
+    valid: Sequences,
+    valid_codes: Array,
+    classes: int,
+    design: Callable[[Sequences], Any],
+    first: Callable[[], Any],
 ) -> Callable[[Sequences], Array]:
-    """On summary statistics; for text on character n-grams."""
-    design = _texts if train.text else summary
+    """On what ``design`` makes of the sequences, after a first step of scikit-learn's."""
     x, x_valid = design(train), design(valid)
 
     def made(penalty: float) -> Any:
-        first = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True) if train.text else None
-        return make_pipeline(first or StandardScaler(), LogisticRegression(C=penalty, max_iter=2_000))
+        return make_pipeline(first(), LogisticRegression(C=penalty, max_iter=2_000))
 
     def probabilities(model: Any, rows: Any) -> Array:
         found = np.zeros((len(rows), classes))
@@ -59,9 +70,13 @@ def _regression(
             for c in PENALTIES
         ]
         best = PENALTIES[int(np.argmin(losses))]
-    both = [*x, *x_valid] if train.text else np.concatenate([x, x_valid])
+    both = [*x, *x_valid] if isinstance(x, list) else np.concatenate([x, x_valid])
     model = made(best).fit(both, np.concatenate([train_codes, valid_codes]))
     return lambda sequences: probabilities(model, design(sequences))
+
+
+def _ngrams() -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
 
 
 def _texts(sequences: Sequences) -> list[str]:
@@ -86,3 +101,31 @@ def summary(sequences: Sequences) -> Array:
                 rows[n, c * len(found) : (c + 1) * len(found)] = found
         rows[n, -1] = len(values)
     return rows
+
+
+def byte_summary(texts: Sequences, seen: Array) -> Array:
+    """The same of texts, each byte a column that is 1 where it stands and 0 elsewhere.
+
+    Parameters
+    ----------
+    texts : Sequences
+    seen : (C,) uint8
+        The bytes that are columns, sorted; others count in the length alone.
+
+    Returns
+    -------
+    array (N, 6 C + 1)
+    """
+    lengths, count = texts.lengths, len(seen)
+    column = np.searchsorted(seen, texts.values)  # (R,)
+    known = seen[np.minimum(column, count - 1)] == texts.values
+    row = np.repeat(np.arange(len(texts)), lengths)
+    places = (row * count + column)[known]
+    mean = np.bincount(places, minlength=len(texts) * count).reshape(-1, count) / np.maximum(lengths, 1)[:, None]
+    found = np.zeros((len(texts), count, len(STATISTICS)))
+    found[..., :4] = np.stack([mean, np.sqrt(mean * (1 - mean)), mean == 1, mean > 0], -1)
+    full = np.flatnonzero(lengths)
+    for k, place in ((4, texts.offsets[:-1]), (5, texts.offsets[1:] - 1)):
+        rows = full[known[place[full]]]
+        found[rows, column[place[rows]], k] = 1
+    return np.concatenate([found.reshape(len(texts), -1), lengths[:, None]], 1)

@@ -73,6 +73,10 @@ class ClassifyConfig(TrainingConfig):
     batch_size: int = Field(32, ge=1, description="Sequences in one step of the optimiser.")
     patience: int = Field(10, ge=1, description="Epochs without a better validation score before training stops.")
 
+    @property
+    def kind(self) -> str:
+        return "text" if self.text else ""
+
     @field_validator("feature", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
