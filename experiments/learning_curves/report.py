@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.learning_curves import classify, forecast
+from experiments.learning_curves import classify, forecast, text, watch
 from experiments.learning_curves.results import read
 from experiments.pages import DOCS, replace_part
 from tidegate.data.atomic import atomic_write
@@ -20,8 +20,10 @@ from tidegate.training.recipes import SMALL_DATA
 
 HEADING = "Little data"
 JOBS: dict[str, tuple[ModuleType, str]] = {
-    "classify": (classify, "Measured: exercises by a watch"),
+    "classify": (classify, "Measured: the stress of words"),
+    "watch": (watch, "Measured: exercises by a watch"),
     "forecast": (forecast, "Measured: tomorrow's temperature"),
+    "text": (text, "Measured: plays"),
 }
 COLOURS = ("#6b6b6b", "#c0392b", "#1f5fa8", "#7aa5d3", "#2e8b57")
 Scores = dict[int, float]  # by seed
@@ -58,7 +60,23 @@ def paired(a: Scores, b: Scores) -> tuple[float, float, float]:
 def section(job: str, of: ModuleType) -> str:
     """Everything on one job."""
     curve = [_curve(job, of), _half(job, of)] if any(one["study"] == "curve" for one in read(job)) else []
-    return "\n\n".join([of.ABOUT, *curve, _chosen(job, of)])
+    return "\n\n".join(part for part in [of.ABOUT, *curve, _cost(job, of), _chosen(job, of)] if part)
+
+
+def _cost(job: str, of: ModuleType) -> str:
+    """What a training of each arm costs."""
+    found = {arm: pick(job, "cost", arm, of.ABLATED, "cpu_seconds").values() for arm in of.ARMS}
+    listed = ", ".join(f"*{arm}* {np.mean(list(values)):.0f}" for arm, values in found.items() if values)
+    said = f"Seconds of one processor that a training with {of.shown(of.ABLATED)} takes: {listed}"
+    return f"{said} (`python -m experiments.learning_curves {job} --study cost --seeds 1`)." if listed else ""
+
+
+def _missing(job: str, of: ModuleType) -> str:
+    """What of the curve has not been run."""
+    first = next(iter(of.SCORES))
+    counts = {(arm, size): len(pick(job, "curve", arm, size, first)) for arm in of.ARMS for size in of.SIZES}
+    listed = [f"*{arm}* with {of.shown(size)} {of.SEEDS - n}" for (arm, size), n in counts.items() if n < of.SEEDS]
+    return f"Not run yet, of {of.SEEDS} seeds each: {', '.join(listed)}." if listed else ""
 
 
 def _curve(job: str, of: ModuleType) -> str:
@@ -85,6 +103,8 @@ def _curve(job: str, of: ModuleType) -> str:
                 differences.append([f"{arm} − plain", *(_interval(*pair) for pair in pairs)])
         header = [name, *(of.shown(size) for size in of.SIZES)]
         parts.append(markdown_table(header, rows + differences))
+    if missing := _missing(job, of):
+        parts.insert(1, missing)
     return "\n\n".join(parts)
 
 
@@ -99,11 +119,14 @@ def _half(job: str, of: ModuleType) -> str:
             continue
         mean, low, high = paired(found, pick(job, "curve", "plain", whole, score))
         verdict = "reached" if mean <= 0 else "not reached"
-        sure = "" if low > 0 or high < 0 else "; the interval holds 0"
+        if np.isnan(mean):
+            continue
+        sure = "; the interval holds 0" if low <= 0 <= high else ""
         sentences.append(
             f"- *{arm}* with {of.shown(half)} − plain with {of.shown(whole)}: {_interval(mean, low, high)} "
             f"({verdict}{sure})."
         )
+    sentences = sentences or ["- Not run yet."]
     return f"**Plain training's full-data score with half of the data** ({name}; below 0 is better):\n\n" + "\n".join(
         sentences
     )
@@ -113,7 +136,7 @@ def _chosen(job: str, of: ModuleType) -> str:
     """The studies that chose, none of which saw the test."""
     score, name = next(iter(of.SCORES.items()))
     size, parts = of.ABLATED, []
-    recipe = ", ".join(f"`{key}={value}`" for key, value in SMALL_DATA.get(job, {}).items())
+    recipe = ", ".join(f"`{key}={value}`" for key, value in SMALL_DATA.get(of.RECIPE, {}).items())
     parts.append(
         f"**How the recipe was chosen** ({recipe or 'nothing'}), with {of.shown(size)}, scored on {of.CHOSEN_ON}."
     )
@@ -131,10 +154,9 @@ def _chosen(job: str, of: ModuleType) -> str:
         for arm in dict.fromkeys(one["arm"] for one in lines):
             found = pick(job, study, arm, size, score)
             difference = "" if arm == base else _interval(*paired(found, reference))
-            seconds = np.mean([one["seconds"] for one in lines if one["arm"] == arm])
-            rows.append([arm, _mean(found), difference, f"{seconds:.0f}"])
+            rows.append([arm, _mean(found), difference])
         seeds = len(reference)
-        header = [f"{what}", name, "difference", "seconds"]
+        header = [f"{what}", name, "difference"]
         parts.append(
             f"`python -m experiments.learning_curves {job} --study {study} --seeds {seeds}`\n\n"
             + markdown_table(header, rows)
@@ -158,10 +180,11 @@ def _interval(mean: float, low: float, high: float) -> str:
 def _png() -> bytes:
     """Score against size, a panel a job: means, and the range of the seeds."""
     jobs = {job: of for job, (of, _) in JOBS.items() if any(one["study"] == "curve" for one in read(job))}
-    figure = Figure(figsize=(5 * max(1, len(jobs)), 4), layout="constrained")
+    rows = -(-len(jobs) // 2) or 1
+    figure = Figure(figsize=(10, 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for k, (job, of) in enumerate(jobs.items()):
-        axes: Any = figure.add_subplot(1, len(jobs), k + 1)
+        axes: Any = figure.add_subplot(rows, 2, k + 1)
         score, name = next(iter(of.SCORES.items()))
         for arm, colour in zip(of.ARMS, COLOURS, strict=False):
             found = {size: list(pick(job, "curve", arm, size, score).values()) for size in of.SIZES}
@@ -176,6 +199,7 @@ def _png() -> bytes:
         axes.minorticks_off()
         axes.set_xlabel(of.UNIT)
         axes.set_ylabel(f"{name} (lower is better)")
+        axes.set_title(JOBS[job][1].removeprefix("Measured: "), fontsize=10)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()

@@ -63,17 +63,26 @@ def test_a_recipe_that_is_not_there():
 
 
 def test_a_task_without_a_recipe_says_so():
-    with pytest.raises(ConfigError, match="the recipe is measured for classify alone"):
-        tg.Forecaster(recipe="small-data")
+    with pytest.raises(ConfigError, match="the recipe is measured for .* alone; for this task give"):
+        tg.Tagger(recipe="small-data")
 
 
-@pytest.mark.parametrize("task", recipes.SMALL_DATA)
-def test_the_recipes_are_valid_options(task):
+@pytest.mark.parametrize("name", recipes.SMALL_DATA)
+def test_the_recipes_are_valid_options(name):
     from tidegate.tasks import task_class
 
-    kind = task_class(task).Config
-    assert kind.task == task
-    assert kind.make(**recipes.SMALL_DATA[task]).model_dump().items() >= recipes.SMALL_DATA[task].items()
+    task, _, kind = name.partition(" ")
+    config = task_class(task).Config
+    assert config.task == task
+    made = config.make(recipe="small-data", **({"text": "words"} if kind == "text" else {}))
+    assert made.model_dump().items() >= recipes.SMALL_DATA[name].items()
+
+
+def test_a_recipe_by_the_kind_of_data(recipe, monkeypatch):
+    monkeypatch.setitem(recipes.SMALL_DATA, "classify text", {"weight_dropout": 0.1})
+    assert tg.Classifier(recipe="small-data", text="words").config.weight_dropout == 0.1
+    assert tg.Classifier(recipe="small-data").config.weight_dropout == 0.4
+    assert clone(tg.Classifier(recipe="small-data")).set_params(text="words").config.weight_dropout == 0.1
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------

@@ -39,9 +39,14 @@ class TrainingConfig(Config):
     cpu: bool = Field(False, description="Stay on the CPU where a GPU is present.")
     checkpoint_seconds: float = Field(30.0, ge=0, description="Seconds between checkpoints inside an epoch.")
 
+    @property
+    def kind(self) -> str:
+        """Of data, where a task's recipe depends on it."""
+        return ""
+
     @model_validator(mode="after")
     def _recipe(self) -> Self:
-        for name, value in recipe_options(self.recipe, self.task).items():
+        for name, value in recipe_options(self.recipe, self.task, self.kind).items():
             if name not in self.model_fields_set:
                 self.__dict__[name] = value  # and it stays one that the user has not given
         return self

@@ -6,21 +6,34 @@ from typing import Any, Literal
 
 Recipe = Literal["none", "small-data"]
 
-# By task: the options that "small-data" sets where the user gives none.
+# By task, and kind of data where it matters: the options that "small-data" sets where the user gives none.
 SMALL_DATA: dict[str, dict[str, Any]] = {
     "classify": {
-        "least_steps": 600,
         "input_dropout": 0.3,
-        "weight_dropout": 0.3,
-        "noise": 0.6,
-        "pretrain": 20,
+        "epochs": 80,
+        "patience": 15,
         "refit": True,
+    },
+    "classify text": {
+        "input_dropout": 0.6,
+        "epochs": 80,
+        "patience": 15,
+        "refit": True,
+    },
+    "forecast": {
+        "learning_rate": 0.01,
+        "dropout": 0.0,
+        "input_dropout": 0.5,
+    },
+    "text": {
+        "learning_rate": 0.016,
+        "output_dropout": 0.3,
     },
 }
 
 
-def recipe_options(recipe: Recipe, task: str) -> dict[str, Any]:
-    """What a recipe sets for a task.
+def recipe_options(recipe: Recipe, task: str, kind: str = "") -> dict[str, Any]:
+    """What a recipe sets for a task, on data of a kind.
 
     Raises
     ------
@@ -31,7 +44,7 @@ def recipe_options(recipe: Recipe, task: str) -> dict[str, Any]:
         return {}
     if task not in SMALL_DATA:
         raise ValueError(
-            f"the recipe is measured for {' and '.join(SMALL_DATA)} alone; for this task give options one by one; "
+            f"the recipe is measured for {', '.join(SMALL_DATA)} alone; for this task give options one by one; "
             f"given {recipe!r}"
         )
-    return SMALL_DATA[task]
+    return SMALL_DATA.get(f"{task} {kind}", SMALL_DATA[task])
