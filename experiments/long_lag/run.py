@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from multiprocessing import get_context
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from experiments.long_lag import results
@@ -21,13 +22,17 @@ def run(jobs: list[Job], at_once: int, folder: Path) -> None:
         for number, job in enumerate(jobs):
             _keep(one(job), folder, number + 1, len(jobs))
         return
-    # Spawned, because threads of a forked process do not start in a well-defined state. On the way out the
-    # pool sends SIGTERM, on which a seed under way is saved.
-    with get_context("spawn").Pool(at_once, _ignore_interrupt) as pool:
-        for number, record in enumerate(pool.imap_unordered(_one_or_stop, jobs)):
-            if record is None:
-                raise KeyboardInterrupt
-            _keep(record, folder, number + 1, len(jobs))
+    # Spawned, because threads of a forked process do not start in a well-defined state.
+    with ProcessPoolExecutor(at_once, get_context("spawn"), _ignore_interrupt) as pool:
+        try:
+            under_way = [pool.submit(_one_unless_stopped, job) for job in jobs]
+            for number, done in enumerate(as_completed(under_way)):
+                _keep(done.result(), folder, number + 1, len(jobs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()  # on which a seed under way is saved
+            raise
 
 
 def _ignore_interrupt() -> None:
@@ -35,11 +40,18 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _one_or_stop(job: Job) -> dict | None:
+_stopped = False
+
+
+def _one_unless_stopped(job: Job) -> dict:
+    global _stopped
+    if _stopped:  # one more job may lie in this process's queue
+        raise KeyboardInterrupt
     try:
         return one(job)
     except KeyboardInterrupt:
-        return None
+        _stopped = True
+        raise
 
 
 def one(job: Job) -> dict:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +92,31 @@ def test_a_finished_seed_is_not_run_again(tmp_path, monkeypatch):
     order = [("chrono", 0), ("chrono", 1), ("forget bias 1", 0), ("forget bias 1", 0), ("forget bias 1", 1)]
     assert [t[1:] for t in trained] == order
     assert threading.active_count() == threads
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+def test_several_at_once_stop_together(tmp_path):
+    # Seeds of a kind that no few seconds solve.
+    asked = ["adding", "--length", "1000", "--model", "rnn", "--jobs", "2", "--out", "found"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.long_lag", *asked],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout.readline() == b"9 seeds to run\n"
+        time.sleep(8)  # by now both are likely to be under way
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert said.decode().strip() == "stopped; the same command goes on from here"
+    assert process.returncode == 1
+    assert not list(tmp_path.glob("found/*"))
+    assert len(list(tmp_path.glob("runs/long_lag/*.pt"))) <= 2
 
 
 def test_an_unsolved_seed_counts_up_to_its_cap_alone(tmp_path):

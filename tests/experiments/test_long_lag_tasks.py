@@ -12,7 +12,7 @@ from experiments.long_lag.lags import NoiseFree, NoRegularities, VeryLong
 from experiments.long_lag.marks import Adding, Multiplication
 from experiments.long_lag.order import SYMBOLS, order_6a, order_6b
 from experiments.long_lag.reber import SYMBOLS as REBER_SYMBOLS
-from experiments.long_lag.reber import Reber, embedded_string
+from experiments.long_lag.reber import Reber, embedded_string, misread
 from experiments.long_lag.task import Batch, Errors, Recent
 
 
@@ -51,11 +51,16 @@ def test_reber_sets_are_apart_and_the_criterion_finds_one_illegal_symbol(generat
     assert len(test) == 256
     assert not {s for s, _ in train} & {s for s, _ in test}
     assert {"".join(REBER_SYMBOLS[i] for i in s) for s in task.training} == {s for s, _ in train}
-    outputs = task._legal.float()
-    assert task.misread(outputs) == 0
+    outputs = task._all[1].float()
+
+    def predict(batch):
+        return outputs[: len(batch.x), : batch.x.shape[1]]  # all strings, or the first ones
+
+    assert task.solved(Recent(), predict, generator)
+    assert misread(outputs, task._all[1]) == 0
     outputs[3, 300] = 1.0  # now illegal symbols are as active as legal ones, in one string of the test set
-    assert task.misread(outputs) == 1
-    assert not task.solved(Recent(), lambda batch: outputs, generator)
+    assert misread(outputs, task._all[1]) == 1
+    assert not task.solved(Recent(), predict, generator)
 
 
 def test_noise_free_sequences(generator):
