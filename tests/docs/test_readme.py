@@ -25,6 +25,30 @@ def test_gradients():
     assert f"keeps {left} of its norm over 1,000 steps" in README
 
 
+def test_stress():
+    words = page("classify.md").partition("## The stress of words")[2]
+    names = ("LSTM", "logistic regression", "LSTM, steps shuffled")
+    lstm, regression, shuffled = (re.findall(rf"^\| {name} \| ([\d.]+)", words, re.M)[0] for name in names)
+    assert f"classifier tells {lstm}% of the stressed syllables" in README
+    assert (
+        f"logistic regression on summary statistics {regression}%, the same LSTM on shuffled letters {shuffled}%"
+        in README
+    )
+
+
+def test_little_data():
+    weeks = page("small_data.md").partition("## Measured: tomorrow's temperature")[2]
+    row = re.search(r"^\| recipe − plain \| (.*) \|$", weeks, re.M)
+    assert row is not None
+    four, eight, _, all_ = (cell.split()[0] for cell in row.group(1).split(" | "))
+    assert four[0] == eight[0] == "-"
+    assert all_[0] == "+"
+    assert (
+        f"by {four[1:]} °F with 4 weeks and {eight[1:]} with 8, five seeds) and not with many ({all_[1:]} behind"
+        in README
+    )
+
+
 def test_tags_and_text():
     for what, unit in (("accuracy", "points more labels of unseen plays right"), ("span F1", "points more span F1")):
         row = re.search(rf"^\| LSTM, one-way \| {what} \| \+([\d.]+) points", page("tag.md"), re.M)
