@@ -7,33 +7,25 @@ import itertools
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from cyclopts import App, CycloptsError, Group, Parameter
-from pydantic import ValidationError, create_model
-from rich import box
-from rich.console import Console
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 from rich.markup import escape
-from rich.table import Table
 
 import tidegate
+from tidegate.cli_train import train, train_model
 from tidegate.config import explain as explain_error
-from tidegate.config import read_toml
+from tidegate.console import err, out, report, say, tell
 from tidegate.data.atomic import why
 from tidegate.errors import ConfigError, TidegateError
 from tidegate.tasks import TASKS, load_run, task_class
 from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.forecast import Forecaster
-from tidegate.tasks.run import check_free, data_of
-from tidegate.training.config import TrainingConfig
-
-if TYPE_CHECKING:
-    from tidegate.tasks.learner import Learner
 
 INTERRUPTED = 130
 
@@ -43,95 +35,7 @@ app = App(
     help="The LSTM, finished: train, evaluate and use sequence models.",
     result_action="return_value",
 )
-train = App(name="train", help="Train a model on a table; choose the job.")
 app.command(train)
-
-out = Console()
-err = Console(stderr=True)
-
-TABLE, RUN = Group("Table", sort_key=1), Group("Run", sort_key=2)
-MODEL, TRAINING = Group("Model", sort_key=3), Group("Training", sort_key=4)
-
-
-def _grouped(kind: type[Learner]) -> Any:
-    """A task's options under the headings of the help."""
-    options: dict[str, Any] = {}
-    for name, field in kind.Config.model_fields.items():
-        group = TABLE if name in kind.table_fields else TRAINING if name in TrainingConfig.model_fields else MODEL
-        options[name] = (Annotated[field.annotation, Parameter(group=group, negative_iterable=())], field)
-    return create_model("Options", __base__=kind.Config, **options)
-
-
-def _add_training(task: str) -> None:
-    """``tidegate train TASK``, with the task's own options."""
-    kind = task_class(task)
-    fields = _grouped(kind)
-
-    def run(
-        data: Path | None = None,
-        /,
-        *,
-        options: Any,
-        config: Annotated[Path | None, Parameter(group=RUN)] = None,
-        out: Annotated[Path | None, Parameter(group=RUN)] = None,
-        resume: Annotated[bool, Parameter(group=RUN, negative=())] = False,
-        compare: Annotated[list[str] | None, Parameter(group=RUN, negative=())] = None,
-    ) -> None:
-        given = {name: getattr(options, name) for name in options.model_fields_set}
-        _train_command(task, kind, data, given, config, out, resume, compare or ())
-
-    run.__annotations__["options"] = Annotated[fields, Parameter(name="*")]
-    run.__kwdefaults__ = (run.__kwdefaults__ or {}) | {"options": fields()}  # cyclopts reads the defaults from it
-    run.__doc__ = f"""{textwrap.dedent(kind.help).strip()}
-
-Parameters
-----------
-data
-    {kind.data_help} May be left out with --resume.
-config
-    A TOML file with any of the options; those given here win over it.
-out
-    Run folder to write; a new one under runs/ by default.
-resume
-    Go on with the run folder given as --out, where it stopped.
-compare
-    Train this form of the model too, and put it beside: {" or ".join(kind.comparisons)}.
-"""
-    train.command(run, name=task)
-
-
-def _train_command(
-    task: str,
-    kind: type[Learner],
-    data: Path | None,
-    given: dict[str, Any],
-    config: Path | None,
-    out: Path | None,
-    resume: bool,
-    compare: Sequence[str],
-) -> None:
-    """Collect options from the command line, a file or a run to go on with; then train."""
-    if resume:
-        if out is None:
-            raise ConfigError("--resume needs the run folder to go on with: give it as --out")
-        if not (out / "config.toml").is_file():
-            raise ConfigError(f"--resume: {out} holds no run to go on with (it has no config.toml)")
-        kept = read_toml(out / "config.toml")
-        changed = [name for name, value in given.items() if kept.get(name) != value]
-        if changed or config is not None:
-            what = ", ".join("--" + name.replace("_", "-") for name in changed) or "--config"
-            raise ConfigError(f"--resume goes on with the options of {out}; it cannot change {what}")
-        fields, data = kept, data or data_of(out)
-    else:
-        fields = (read_toml(config) if config else {}) | given
-    if data is None:
-        raise ConfigError(f"DATA is needed: {kind.data_help[:1].lower()}{kind.data_help[1:].rstrip('.')}")
-    folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
-    _train(kind(**fields), data, folder, resume=resume, compare=compare)
-
-
-for _task in TASKS:
-    _add_training(_task)
 
 
 @app.command
@@ -153,7 +57,7 @@ def evaluate(
     compare
         Train another form of the model too, and put it beside; for forecasts, rnn or lstm.
     """
-    _report(load_run(run), run, data, compare or ())
+    report(load_run(run), run, data, compare or ())
 
 
 @app.command
@@ -202,7 +106,7 @@ def predict(
     else:
         frame = model.predict(data)
     for note in model.predict_notes_:
-        _console(note)
+        say(note)
     write_table(frame, output)
     out.print(f"wrote {frame.height:,} rows of {kind} to {escape(str(output))}", highlight=False)
 
@@ -278,7 +182,7 @@ def export(
     if not isinstance(model, Forecaster):
         raise ConfigError(f"export writes forecasters; {run} is a run of {model.task}")
     done = model.export_onnx(out, data)
-    _console(
+    say(
         f"wrote {done.path} (opset {done.opset}): {done.checks} forecasts in onnxruntime differ from tidegate's by at "
         f"most {done.error:.1e} of their size"
     )
@@ -311,8 +215,8 @@ def explain_run(
     """
     from tidegate.insight.report import explain
 
-    paths = explain(run, data, out, windows=windows, worst=worst, progress=_tell)
-    _console(f"Written: {paths[0]} (open it in any browser, offline) and {len(paths) - 1} pictures beside it")
+    paths = explain(run, data, out, windows=windows, worst=worst, progress=tell)
+    say(f"Written: {paths[0]} (open it in any browser, offline) and {len(paths) - 1} pictures beside it")
 
 
 @app.command
@@ -345,7 +249,7 @@ def lens(
     """
     from tidegate.insight.lens import lens
 
-    lens(run, data, host=host, port=port, windows=windows, worst=worst, progress=_tell)
+    lens(run, data, host=host, port=port, windows=windows, worst=worst, progress=tell)
 
 
 @app.command
@@ -366,12 +270,12 @@ def demo(
     """
     chosen = DEMOS[job]
     folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    _console(chosen.about)
+    say(chosen.about)
     model = task_class(job)(**chosen.fields | (chosen.quick if quick else {}))
     data = chosen.data()
     command = "tidegate demo" + f" {job}" * (job != "forecast") + " --quick" * quick
-    _train(model, data, folder, compare=chosen.compare, command=command)
-    _console(chosen.after(model, data, folder))
+    train_model(model, data, folder, compare=chosen.compare, command=command)
+    say(chosen.after(model, data, folder))
 
 
 @app.command
@@ -410,71 +314,13 @@ def bench(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = layer.run(peers.QUICK, names, seconds, report=_console)
+        found = layer.run(peers.QUICK, names, seconds, report=say)
     finally:
         torch.set_num_threads(before)
     if json is not None:
         with atomic_write(json) as file:
             file.write(layer.to_json(found | {"command": shlex.join(["tidegate", *sys.argv[1:]])}).encode())
-        _console(f"Written to {json}")
-
-
-def _train(
-    model: Learner,
-    data: Path,
-    folder: Path,
-    *,
-    resume: bool = False,
-    compare: Sequence[str] = (),
-    command: str | None = None,
-) -> None:
-    model.check_comparisons(compare)
-    if not resume:
-        check_free(folder)
-    try:
-        model.fit(data, folder=folder, resume=resume, progress=True)
-    except KeyboardInterrupt:
-        if (folder / "config.toml").is_file():
-            said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
-            err.print(escape(said), highlight=False, soft_wrap=True)
-        raise
-    _report(model, folder, None, compare, command)
-    if command is None:
-        _console(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o {model.what}.csv")
-
-
-def _report(
-    model: Learner, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None
-) -> None:
-    command = command or shlex.join(["tidegate", *sys.argv[1:]])
-    report = model.report(folder, data, compare=compare, command=command, progress=True)
-    for note in report.notes:
-        _console(note)
-    shown = Table(
-        title=report.title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    for name in report.header:
-        shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
-    for row in report.rows:
-        shown.add_row(*map(escape, row))
-    out.print(shown)
-    for sentence in report.sentences:
-        _console(sentence)
-    _console(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in report.paths))
-
-
-def _tell(text: str) -> None:
-    """Progress, on standard error."""
-    err.print(escape(text), highlight=False, soft_wrap=True)
-
-
-def _console(text: str) -> None:
-    out.print(escape(text), highlight=False, soft_wrap=True)
+        say(f"Written to {json}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

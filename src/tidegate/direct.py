@@ -130,7 +130,9 @@ def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
 def _made(lstm: LSTM) -> Route | None:
     """A new route, kept with the layer; None where the layer always goes the general way."""
     lstm.__dict__.pop("_route", None)
-    if lstm.proj_size:
+    named = [n for layer in lstm._weight_names for names in layer for n in names if n is not None]
+    # Parametrised weights (weight norm) are computed when they are read, and so are read but once.
+    if lstm.proj_size or any(n not in lstm._parameters for n in named):
         return None
     weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
     given = [p for w in weights for p in w if p is not None]

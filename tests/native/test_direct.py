@@ -131,3 +131,19 @@ def test_a_gradient_is_never_cut():
     with torch.inference_mode():
         kept = lstm(x)[0]
     assert torch.equal(kept, lstm(x)[0])
+
+
+@torch.no_grad()
+def test_parametrised_weights_are_computed_once_a_call():
+    class Counted(torch.nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            self.calls += 1
+            return weight
+
+    lstm, counted = made(), Counted()
+    torch.nn.utils.parametrize.register_parametrization(lstm, "weight_hh_l0", counted)
+    before = counted.calls
+    lstm(torch.randn(T, B, I))
+    assert counted.calls == before + 1

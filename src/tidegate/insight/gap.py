@@ -239,11 +239,12 @@ def _erased(
     T, B, _, H = trace.cell.shape
     before = trace.before()
     valid = torch.ones(T, B, dtype=torch.bool) if trace.valid is None else trace.valid[:, :, 0, 0]
+    inputs = torch.where(valid[..., None], trace.x, 0.0)
     for step in steps:
         ends, hidden = trace.c_0.transpose(0, 1).clone(), trace.hidden.clone()
         for d, w in enumerate(weights):
             t = T - 1 - step if d else step
-            x, left = along(trace.x, d), along(valid, d)
+            x, left = along(inputs, d), along(valid, d)
             h_old, c_old = (along(s[:, :, d], d)[t] for s in before)
             a_x = lstm_input(x[t], w)
             a_x = torch.cat([torch.full_like(a_x[:, :H], -torch.inf), a_x[:, H:]], -1)  # the input gate shut

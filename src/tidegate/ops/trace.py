@@ -33,7 +33,7 @@ class LayerTrace(NamedTuple):
     output: Tensor  # (T, B, D, H) o: how much is shown
     cell: Tensor  # (T, B, D, H) long-term memory after the step
     hidden: Tensor  # (T, B, D, P) short-term memory after the step
-    x: Tensor  # (T, B, I) what the layer read
+    x: Tensor  # (T, B, I) what the layer was given; past a row's length it is not read
     h_0: Tensor  # (D, B, P)
     c_0: Tensor  # (D, B, H)
     valid: Tensor | None  # (T, B, 1, 1) false past a row's length; None where all rows are full
@@ -102,10 +102,6 @@ def lstm_trace(
         result, gates = _native(x, h_0, c_0, weights, native.Call(lengths, reset, noise, ()), valid, cut)
     else:
         result, gates = ops.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise), ()
-    if valid is not None and gates and not x.requires_grad:
-        x = _empty_padding(_room(tuple(x.shape), x).copy_(x)[None], valid)[0]
-    elif valid is not None:
-        x = torch.where(valid[..., 0], x, 0.0)
     assert result.cells is not None
     hidden, cells = result.output, result.cells
     i, f, g, o = gates or _gates(x, h_0, c_0, hidden, cells, weights, valid, cut, noise)
@@ -175,8 +171,6 @@ class _Known(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast("cpu", enabled=False):
             leaves = [native._leaf(t) for t in ctx.saved_tensors]
             x, h_0, c_0, hidden, cells, *flat = leaves
-            if valid is not None:
-                x = torch.where(valid[..., 0], x, 0.0)
             gates = _gates(x, h_0, c_0, hidden, cells, call.weights(flat), valid, cut, call.noise)
         pairs = [(gate, g) for gate, g in zip(gates, grads, strict=True) if g is not None]
         if not pairs:
@@ -196,8 +190,10 @@ def _gates(
     cut: Tensor | None,
     noise: Noise | None,
 ) -> tuple[Tensor, ...]:
-    """Gates i, f, g, o (T, B, D, H) from the states of all steps, zero in padding; x is clean of it."""
+    """Gates i, f, g, o (T, B, D, H) from the states of all steps, zero in padding."""
     dtype = cells.dtype
+    if valid is not None:
+        x = torch.where(valid[..., 0], x, 0.0)
     T, B, D, H = cells.shape
     # Without derivatives, a part of the steps at a time: what lies between stays in the cache.
     part = T if torch.is_grad_enabled() or torch.compiler.is_compiling() else max(1, _ROWS // max(1, B))

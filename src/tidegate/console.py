@@ -1,0 +1,54 @@
+"""What the command line prints, and where."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tidegate.tasks.learner import Learner
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """A sentence, on standard output."""
+    out.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """Progress, on standard error."""
+    err.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None) -> None:
+    """Score a model, and print the table of it and what stands beside it."""
+    command = command or shlex.join(["tidegate", *sys.argv[1:]])
+    found = model.report(folder, data, compare=compare, command=command, progress=True)
+    for note in found.notes:
+        say(note)
+    shown = Table(
+        title=found.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in found.header:
+        shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
+    for row in found.rows:
+        shown.add_row(*map(escape, row))
+    out.print(shown)
+    for sentence in found.sentences:
+        say(sentence)
+    say(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in found.paths))
