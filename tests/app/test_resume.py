@@ -102,6 +102,22 @@ def test_ctrl_c_and_resume_as_told(uninterrupted, tmp_path):
     assert_same(run, uninterrupted / "run")
 
 
+def test_another_table_is_refused(uninterrupted, tmp_path, capsys):
+    run, table = tmp_path / "run", tmp_path / "a.csv"
+    table.write_bytes((uninterrupted / "a.csv").read_bytes())
+    stopped(table, run, signal.SIGKILL)
+    moved = tmp_path / "moved.csv"
+    table.rename(moved)
+    text = moved.read_text()
+    table.write_text(text[: text.rstrip().rindex("\n") + 1])  # without its last row
+    with pytest.raises(SystemExit) as end:
+        main(["train", "forecast", "--resume", "--out", str(run)])
+    assert end.value.code == 2
+    assert "a run goes on with the same data only" in capsys.readouterr().err
+    main(["train", "forecast", str(moved), "--resume", "--out", str(run)])  # the same table in another place
+    assert_same(run, uninterrupted / "run")
+
+
 def test_another_seed_is_another_model(uninterrupted, tmp_path):
     """The comparison above can fail."""
     words = ["train", "forecast", str(uninterrupted / "a.csv"), *OPTIONS, "--seed", "1", "--out", str(tmp_path / "run")]

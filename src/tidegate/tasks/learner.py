@@ -20,6 +20,8 @@ from tidegate.tasks.estimator import Estimator
 from tidegate.tasks.run import (
     check_unchanged,
     data_of,
+    digest,
+    digest_of,
     make_folder,
     read_config,
     read_model,
@@ -74,6 +76,7 @@ class Learner(Estimator):
     training_: Place
     _taught: dict[int, dict[str, Tensor]]  # weights after next-step prediction on these data, by seed
     data_: str | None = None
+    _digest: str | None = None  # of the file or folder that ``data_`` names
     folder_: Path | None = None
 
     # -- what a task fills in ---------------------------------------------------------------------
@@ -142,7 +145,14 @@ class Learner(Estimator):
         self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
         check_precision(self.config)
         path = None if folder is None else Path(folder)
-        return self._learn(self._read(data), path, resume=resume, progress=progress)
+        read = self._read(data)
+        self._digest = None if self.data_ is None else digest(self.data_)
+        if resume and path is not None and digest_of(path) not in (None, self._digest):
+            raise DataError(
+                f"{self.data_ or 'what was given'} is not what the run in {path} began to learn from, or has changed "
+                "since; a run goes on with the same data only: train in another folder"
+            )
+        return self._learn(read, path, resume=resume, progress=progress)
 
     def _learn(
         self, data: Any, path: Path | None, *, resume: bool = False, progress: bool = False, notes: bool = True
@@ -151,7 +161,7 @@ class Learner(Estimator):
         self._prepare(data)
         self.folder_ = path
         if path is not None:
-            write_config(make_folder(path), self.task, self.resolved_, self.data_)
+            write_config(make_folder(path), self.task, self.resolved_, self.data_, self._digest)
         if progress and notes:
             say(self.notes_)
         self._taught = {}
@@ -216,7 +226,7 @@ class Learner(Estimator):
         """Write ``config.toml`` and ``model.safetensors``."""
         self._check_fitted("save")
         path = make_folder(folder)
-        write_config(path, self.task, self.resolved_, self.data_)
+        write_config(path, self.task, self.resolved_, self.data_, self._digest)
         tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
         facts = self._facts() | {
             "config": self.resolved_.model_dump(mode="json"),
@@ -241,6 +251,7 @@ class Learner(Estimator):
         try:
             self.resolved_, self.notes_, self.folder_ = config, facts["notes"], Path(folder)
             self.data_ = None if (data := data_of(folder)) is None else str(data)
+            self._digest = digest_of(folder)
             self.training_ = Place(**facts["training"])
             self._restore(tensors, facts)
             networks = [self._build() for _ in range(self._members)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,9 +41,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_config(folder: Path, task: str, config: Config, data: str | None) -> None:
-    """``config.toml``: every option, under a comment that says who wrote it; ``data.json``: the table's path."""
-    write_text(folder / SOURCE, json.dumps({"data": data}) + "\n")
+def write_config(folder: Path, task: str, config: Config, data: str | None, digest: str | None) -> None:
+    """``config.toml``: every option, under a comment that says who wrote it; ``data.json``: which table it was."""
+    write_text(folder / SOURCE, json.dumps({"data": data, "sha256": digest}) + "\n")
     write_text(folder / CONFIG, f"# tidegate {tidegate.__version__}, task {task}\n{config.to_toml()}")
 
 
@@ -141,11 +142,32 @@ def check_free(folder: str | Path) -> None:
 
 def data_of(folder: str | Path) -> Path | None:
     """The table that a run was trained on, where that was a file."""
-    try:
-        data = json.loads((Path(folder) / SOURCE).read_text())["data"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    data = _source(folder).get("data")
     return Path(data) if isinstance(data, str) else None
+
+
+def digest_of(folder: str | Path) -> str | None:
+    """The :func:`digest` of a run's table, where that was a file."""
+    return _source(folder).get("sha256")
+
+
+def _source(folder: str | Path) -> dict[str, Any]:
+    try:
+        found = json.loads((Path(folder) / SOURCE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def digest(data: str | Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names."""
+    path, found = Path(data), hashlib.sha256()
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+        found.update(f"{inner.relative_to(path).as_posix()} {digest(inner)}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
