@@ -18,7 +18,6 @@ from tidegate.errors import ConfigError
 from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
     about_sequences,
-    about_values,
     check_classes,
     check_kind,
     label_frame,
@@ -27,11 +26,10 @@ from tidegate.tasks.classify_data import (
     without_labels,
 )
 from tidegate.tasks.classify_job import CHUNK, ClassifyJob, pretraining
-from tidegate.tasks.classify_metrics import fit_temperature, to_probabilities
+from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.learner import Report
-from tidegate.tasks.sequence_data import SequenceScaling
+from tidegate.tasks.sequence_data import SequenceScaling, about_values
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.training.ensemble import mean_of_probabilities
 from tidegate.training.pretrain import NextStepJob
@@ -79,6 +77,8 @@ class Classifier(SequenceLearner):
     )  # fmt: skip
     forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
     comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
+    labelled: ClassVar[str] = "sequences"
+    scores: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss"}
     config: ClassifyConfig
     resolved_: ClassifyConfig
     model_: ClassifyNet
@@ -153,43 +153,17 @@ class Classifier(SequenceLearner):
 
         return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
 
-    def evaluate(
-        self,
-        data: Any = None,
-        y: Any = None,
-        *,
-        groups: Any = None,
-        compare: Sequence[str] = (),
-        progress: bool = False,
-    ) -> dict[str, Any]:
-        """Scores on sequences that training has not seen, beside baselines.
-
-        Parameters
-        ----------
-        data, y, groups
-            As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
-            data that have the name of one that trained are left out.
-        compare : sequence of str
-            Other forms to train and put beside: "shuffled", "one-way", "rnn" or "lstm".
-        progress : bool
-
-        Returns
-        -------
-        dict
-            As :func:`tidegate.tasks.classify_report.evaluate`.
-        """
+    def score_on(self, sequences: Sequences, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
+        """As :func:`tidegate.tasks.classify_report.evaluate`."""
         from tidegate.tasks.classify_report import evaluate
 
-        data = self._labelled(data, y, groups) if data is not None else None
-        return evaluate(self, self.untouched(data), compare=compare, progress=progress)
+        return evaluate(self, sequences, compare=compare, progress=progress)
 
-    def report(
-        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
-    ) -> Report:
-        """As :meth:`evaluate`, with ``metrics.json``, the confusion matrix and the card in a run folder."""
-        from tidegate.tasks.classify_report import write_report
+    def sentences(self, metrics: dict[str, Any]) -> list[str]:
+        """What the scores say, for a person."""
+        from tidegate.tasks.classify_report import sentences
 
-        return write_report(self, folder, data, compare=compare, command=command, progress=progress)
+        return sentences(metrics, self.form)
 
     @property
     def form(self) -> str:
@@ -232,12 +206,6 @@ class Classifier(SequenceLearner):
 
     def _with_labels(self, data: Sequences) -> tuple[Sequences, list[str]]:
         return with_labels(data)
-
-    def _unlabelled(self, data: Any, what: str) -> Sequences:
-        self._check_fitted(what)
-        sequences = self._read(data, labelled=False, trained=True)
-        self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
-        return sequences
 
     def _prepare(self, data: Sequences) -> None:
         """Find the classes, part the sequences, fit the scaling."""
@@ -310,31 +278,12 @@ class Classifier(SequenceLearner):
             found[index] = self.model_(make_batch(sequences, index, self.scaling_)).double().numpy()
         return found
 
-    def probabilities(self, sequences: Sequences) -> np.ndarray:
-        """Calibrated probabilities (N, K)."""
-        return to_probabilities(self.logits(sequences), self.temperature_)
-
     # -- the run folder ---------------------------------------------------------------------------
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {} if self.scaling_ is None else self.scaling_.tensors()
-
     def _facts(self) -> dict[str, Any]:
-        return {
-            "classes": self.classes_.tolist(),
-            "text": self.scaling_ is None,
-            "temperature": self.temperature_,
-            "kept": self.kept_,
-        }
+        return super()._facts() | {"text": self.scaling_ is None}
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.classes_ = np.array(facts["classes"])
-        self.temperature_ = float(facts["temperature"])
-        self.kept_ = {part: list(facts["kept"][part]) for part in ("train", "valid")}
-        self.scaling_ = None if facts["text"] else SequenceScaling.from_tensors(tensors)
-        if self.classes_.ndim != 1 or len(self.classes_) < 2 or not self.temperature_ > 0:
-            raise ValueError("classes or temperature")
-        if self.scaling_ is not None and self.resolved_.feature:
-            shapes = {value.shape for value in self.scaling_}
-            if shapes != {(len(self.resolved_.feature),)}:
-                raise ValueError(f"scaling of shape {shapes} for {len(self.resolved_.feature)} columns")
+        self._restore_labels(tensors, facts, numbers=not facts["text"])
+        if len(self.classes_) < 2:
+            raise ValueError("classes")

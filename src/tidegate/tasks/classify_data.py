@@ -94,22 +94,3 @@ def about_sequences(data: Sequences, classes: np.ndarray) -> str:
     columns = "" if data.text else f", {len(data.columns)} column{'s' * (len(data.columns) > 1)}"
     span = f"{lengths.min():,}" if lengths.min() == lengths.max() else f"{lengths.min():,} to {lengths.max():,}"
     return f"{len(data):,} sequences of {span} {unit}{columns}, {len(classes)} labels"
-
-
-def about_values(data: Sequences) -> list[str]:
-    """Notes on what is missing."""
-    notes = []
-    if empty := int((data.lengths == 0).sum()):
-        notes.append(f"{empty:,} sequences are empty: no step tells anything of them")
-    if not data.text:
-        missing = np.isnan(data.values).sum(0)
-        if len(data.values) and (missing == len(data.values)).any():
-            column = data.columns[int(np.argmax(missing == len(data.values)))]
-            raise DataError(f"--feature {column}: the column holds no value at all")
-        for column, count in zip(data.columns, missing.tolist(), strict=True):
-            if count:
-                share = 100 * count / len(data.values)
-                notes.append(
-                    f"{column}: {count:,} of {len(data.values):,} values are missing ({share:.2g}%), and masked"
-                )
-    return notes

@@ -6,17 +6,20 @@ N sequences.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+from torch import Tensor
 
 from tidegate.errors import DataError
+from tidegate.tasks.classify_metrics import to_probabilities
 from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.learner import Learner
+from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import CONFIG, MODEL, read_config
-from tidegate.tasks.sequence_data import split
+from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
 PARTS = ("train", "valid")
@@ -34,6 +37,11 @@ class SequenceLearner(Learner):
     """
 
     forms: ClassVar[dict[str, dict[str, Any]]]  # other forms of the model: the fields that they change
+    labelled: ClassVar[str]  # what has a label, in the plural
+    scores: ClassVar[dict[str, str]]  # what is shown of the scores, and what it is called
+    classes_: np.ndarray
+    temperature_: float
+    scaling_: SequenceScaling | None
     kept_: dict[str, list[str]]
     sequences_: Any = None
     _parts: tuple[np.ndarray, ...]
@@ -47,6 +55,68 @@ class SequenceLearner(Learner):
     @abstractmethod
     def _with_labels(self, data: Any) -> tuple[Any, list[str]]:
         """Without the sequences that have no label, and notes on them."""
+
+    @abstractmethod
+    def _labelled(self, data: Any, y: Any, groups: Any) -> Any:
+        """Lists with their labels as sequences; anything else as it is."""
+
+    @abstractmethod
+    def logits(self, sequences: Any) -> np.ndarray:
+        """Scores (., K) before softmax, not calibrated."""
+
+    @abstractmethod
+    def score_on(self, sequences: Any, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
+        """Scores on labelled sequences, beside other forms of the model and baselines."""
+
+    @abstractmethod
+    def sentences(self, metrics: dict[str, Any]) -> list[str]:
+        """What the scores say, for a person."""
+
+    def probabilities(self, sequences: Any) -> np.ndarray:
+        """Calibrated probabilities (., K)."""
+        return to_probabilities(self.logits(sequences), self.temperature_)
+
+    def evaluate(
+        self,
+        data: Any = None,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        compare: Sequence[str] = (),
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Scores on sequences that training has not seen, beside baselines.
+
+        Parameters
+        ----------
+        data, y, groups
+            As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
+            data that have the name of one that trained are left out.
+        compare : sequence of str
+            Other forms to train and put beside, of those in ``comparisons``.
+        progress : bool
+
+        Returns
+        -------
+        dict
+            As ``score_on``.
+        """
+        data = self._labelled(data, y, groups) if data is not None else None
+        return self.score_on(self.untouched(data), compare=compare, progress=progress)
+
+    def report(
+        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
+    ) -> Report:
+        """As :meth:`evaluate`, with ``metrics.json``, the confusion matrix and the card in a run folder."""
+        from tidegate.tasks.sequence_report import write_report
+
+        return write_report(self, folder, data, compare=compare, command=command, progress=progress)
+
+    def _unlabelled(self, data: Any, what: str) -> Any:
+        self._check_fitted(what)
+        sequences = self._read(data, labelled=False, trained=True)
+        self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
+        return sequences
 
     def _is_table(self, data: Any) -> bool:
         return isinstance(data, str | Path | pl.DataFrame | pl.LazyFrame) or (
@@ -120,6 +190,25 @@ class SequenceLearner(Learner):
         other = type(self)(**options)
         other.data_, other._given = self.data_, self.kept_
         return other._learn(self.training_data(), path, resume=begun, progress=progress, notes=False)
+
+    # -- the run folder ---------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {} if self.scaling_ is None else self.scaling_.tensors()
+
+    def _facts(self) -> dict[str, Any]:
+        return {"classes": self.classes_.tolist(), "temperature": self.temperature_, "kept": self.kept_}
+
+    def _restore_labels(self, tensors: dict[str, Tensor], facts: dict[str, Any], *, numbers: bool) -> None:
+        self.classes_, self.temperature_ = np.array(facts["classes"]), float(facts["temperature"])
+        self.kept_ = {part: list(facts["kept"][part]) for part in PARTS}
+        self.scaling_ = SequenceScaling.from_tensors(tensors) if numbers else None
+        if self.classes_.ndim != 1 or not len(self.classes_) or not self.temperature_ > 0:
+            raise ValueError("classes or temperature")
+        if self.scaling_ is not None and self.resolved_.feature:
+            shapes = {value.shape for value in self.scaling_}
+            if shapes != {(len(self.resolved_.feature),)}:
+                raise ValueError(f"scaling of shape {shapes} for {len(self.resolved_.feature)} columns")
 
     @property
     def form(self) -> str:

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from tidegate.data.tagged import COLUMNS, TaggedSequences, from_columns, from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_data import about_values
-from tidegate.tasks.classify_metrics import fit_temperature, to_probabilities
+from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.learner import Report
-from tidegate.tasks.sequence_data import SequenceScaling
+from tidegate.tasks.sequence_data import SequenceScaling, about_values
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.tasks.tag_config import FORMS, TagConfig
 from tidegate.tasks.tag_data import Steps, Vocabulary, about_steps, check_alike, check_tags, tag_frame, with_tags
@@ -72,6 +70,10 @@ class Tagger(SequenceLearner):
     )  # fmt: skip
     forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
     comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
+    labelled: ClassVar[str] = "steps"
+    scores: ClassVar[dict[str, str]] = {
+        "accuracy": "accuracy", "macro_f1": "macro F1", "span_f1": "span F1", "log_loss": "log loss",
+    }  # fmt: skip
     config: TagConfig
     resolved_: TagConfig
     model_: TagNet
@@ -148,43 +150,19 @@ class Tagger(SequenceLearner):
         codes = sequences.codes(self.classes_.tolist())
         return float(np.mean((self.probabilities(sequences).argmax(1) == codes)[codes >= 0]))
 
-    def evaluate(
-        self,
-        data: Any = None,
-        y: Any = None,
-        *,
-        groups: Any = None,
-        compare: Sequence[str] = (),
-        progress: bool = False,
+    def score_on(
+        self, sequences: TaggedSequences, *, compare: Sequence[str] = (), progress: bool = False
     ) -> dict[str, Any]:
-        """Scores on sequences that training has not seen, beside baselines.
-
-        Parameters
-        ----------
-        data, y, groups
-            As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
-            tables that have the name of one that trained are left out.
-        compare : sequence of str
-            Other forms to train and put beside: "one-way", "rnn" or "lstm".
-        progress : bool
-
-        Returns
-        -------
-        dict
-            As :func:`tidegate.tasks.tag_report.evaluate`.
-        """
+        """As :func:`tidegate.tasks.tag_report.evaluate`."""
         from tidegate.tasks.tag_report import evaluate
 
-        data = self._labelled(data, y, groups) if data is not None else None
-        return evaluate(self, self.untouched(data), compare=compare, progress=progress)
+        return evaluate(self, sequences, compare=compare, progress=progress)
 
-    def report(
-        self, folder: Path, data: Any = None, *, compare: Sequence[str] = (), command: str = "", progress: bool = False
-    ) -> Report:
-        """As :meth:`evaluate`, with ``metrics.json``, the confusion matrix and the card in a run folder."""
-        from tidegate.tasks.tag_report import write_report
+    def sentences(self, metrics: dict[str, Any]) -> list[str]:
+        """What the scores say, for a person."""
+        from tidegate.tasks.tag_report import sentences
 
-        return write_report(self, folder, data, compare=compare, command=command, progress=progress)
+        return sentences(metrics, self.form)
 
     # -- from data to sequences -------------------------------------------------------------------
 
@@ -224,12 +202,6 @@ class Tagger(SequenceLearner):
 
     def _with_labels(self, data: TaggedSequences) -> tuple[TaggedSequences, list[str]]:
         return with_tags(data)
-
-    def _unlabelled(self, data: Any, what: str) -> TaggedSequences:
-        self._check_fitted(what)
-        sequences = self._read(data, labelled=False, trained=True)
-        self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
-        return sequences
 
     def _prepare(self, data: TaggedSequences) -> None:
         """Find the classes, part the sequences, fit vocabulary and scaling."""
@@ -299,34 +271,18 @@ class Tagger(SequenceLearner):
             found[rows[inside]] = self.model_(batch)[torch.from_numpy(inside)].numpy()
         return found
 
-    def probabilities(self, sequences: TaggedSequences) -> np.ndarray:
-        """Calibrated probabilities (R, K)."""
-        return to_probabilities(self.logits(sequences), self.temperature_)
-
     # -- the run folder ---------------------------------------------------------------------------
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {} if self.scaling_ is None else self.scaling_.tensors()
-
     def _facts(self) -> dict[str, Any]:
-        return {
-            "classes": self.classes_.tolist(),
+        return super()._facts() | {
             "common": self.common_,
             "words": None if self.vocabulary_ is None else self.vocabulary_.words,
             "numbers": self.scaling_ is not None,
-            "temperature": self.temperature_,
-            "kept": self.kept_,
         }
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.classes_ = np.array(facts["classes"])
-        self.common_, self.temperature_ = int(facts["common"]), float(facts["temperature"])
-        self.kept_ = {part: list(facts["kept"][part]) for part in ("train", "valid")}
+        self._restore_labels(tensors, facts, numbers=facts["numbers"])
+        self.common_ = int(facts["common"])
         self.vocabulary_ = None if facts["words"] is None else Vocabulary(list(facts["words"]))
-        self.scaling_ = SequenceScaling.from_tensors(tensors) if facts["numbers"] else None
-        if self.classes_.ndim != 1 or not 0 <= self.common_ < len(self.classes_) or not self.temperature_ > 0:
-            raise ValueError("classes or temperature")
-        if self.scaling_ is not None and self.resolved_.feature:
-            shapes = {value.shape for value in self.scaling_}
-            if shapes != {(len(self.resolved_.feature),)}:
-                raise ValueError(f"scaling of shape {shapes} for {len(self.resolved_.feature)} columns")
+        if not 0 <= self.common_ < len(self.classes_):
+            raise ValueError("classes")
