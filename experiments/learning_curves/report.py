@@ -25,7 +25,7 @@ JOBS: dict[str, tuple[ModuleType, str]] = {
     "forecast": (forecast, "Measured: tomorrow's temperature"),
     "text": (text, "Measured: plays"),
 }
-COLOURS = ("#6b6b6b", "#c0392b", "#1f5fa8", "#7aa5d3", "#2e8b57")
+COLOURS = {"plain": "#6b6b6b", "defaults": "#c0392b", "recipe": "#1f5fa8", "logistic regression": "#2e8b57"}
 Scores = dict[int, float]  # by seed
 
 
@@ -186,14 +186,14 @@ def _png() -> bytes:
     for k, (job, of) in enumerate(jobs.items()):
         axes: Any = figure.add_subplot(rows, 2, k + 1)
         score, name = next(iter(of.SCORES.items()))
-        for arm, colour in zip(of.ARMS, COLOURS, strict=False):
+        for arm in of.ARMS:
             found = {size: list(pick(job, "curve", arm, size, score).values()) for size in of.SIZES}
             if not (sizes := [size for size in of.SIZES if found[size]]):
                 continue
             mean = [np.mean(found[size]) for size in sizes]
-            axes.plot(sizes, mean, "o-", color=colour, label=arm)
+            axes.plot(sizes, mean, "o-", color=COLOURS[arm], label=arm)
             low, high = ([of_(found[size]) for size in sizes] for of_ in (min, max))
-            axes.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(sizes, low, high, color=COLOURS[arm], alpha=0.12, linewidth=0)
         axes.set_xscale("log")
         axes.set_xticks(of.SIZES, [f"{size:g}" for size in of.SIZES])
         axes.minorticks_off()

@@ -37,6 +37,17 @@ def test_stress():
 
 
 def test_little_data():
+    words = page("small_data.md").partition("## Measured: the stress of words")[2]
+    rows = {name: re.search(rf"^\| {name} \| (.*) \|$", words, re.M) for name in ("plain", "recipe")}
+    half, whole = (
+        row.group(1).split(" | ")[k].split()[0] for row, k in ((rows["recipe"], 2), (rows["plain"], 3)) if row
+    )
+    assert half < whole
+    assert f"(log loss {half} and {whole}, five seeds)" in README
+    text = re.search(r"^\| recipe − plain \| (.*) \|$", page("small_data.md").partition("## Measured: plays")[2], re.M)
+    assert text is not None
+    quarter, _, _, two = (cell.split()[0] for cell in text.group(1).split(" | "))
+    assert f"texts: {quarter[1:]} bits per byte ahead with a quarter of a megabyte, {two[1:]} behind" in README
     weeks = page("small_data.md").partition("## Measured: tomorrow's temperature")[2]
     row = re.search(r"^\| recipe − plain \| (.*) \|$", weeks, re.M)
     assert row is not None
