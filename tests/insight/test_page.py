@@ -153,6 +153,20 @@ def test_aggregation():
     assert len(moments_of(24, 5)[1]) == 8
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0.4, 2.5], {"0.2", "0.5", "1", "2", "5"}), ([0.7, 1.2], {"0.7", "0.8", "0.9", "1"}), ([1e-9, 1.0], None)],
+)
+def test_logarithmic_ticks_are_whole_numbers(values, shown):
+    chart = Chart("", "", "", [Mark("line", np.arange(2), np.array(values), "", "ink")], log_y=True)
+    axis = chart_json(chart)["layout"]["yaxis"]
+    if shown is None:
+        assert axis["dtick"] == 2
+    else:
+        assert shown <= set(axis["ticktext"])
+        assert [float(text) for text in axis["ticktext"]] == axis["tickvals"]
+
+
 def test_a_long_ledger_keeps_its_sum():
     shares = np.random.default_rng(0).normal(size=20_000)
     gap = {how: Agreement(1.0, 1.0, 0.0) for how in ("erased", "replaced")}

@@ -13,6 +13,7 @@ from task_cases import waves
 import tidegate as tg
 from tidegate.cli import main
 from tidegate.errors import RunError
+from tidegate.insight.figures import ablation_chart
 from tidegate.insight.gap import ledger_gap
 from tidegate.insight.output import output_ledger
 from tidegate.insight.report import explain
@@ -94,6 +95,15 @@ def test_the_margin_is_its_ledger_and_the_rest(opened, found):
         np.testing.assert_allclose(
             case.trained.moment.shares, output_ledger(opened.lstm, single.x, score).shares[:, 0].sum((1, 2))
         )
+
+
+def test_a_direction_is_no_unit(opened, found):
+    chart = ablation_chart(found.trained.ablation, "trained", "trained", "log loss", "nats")
+    units = 2 * opened.lstm.hidden_size
+    assert f"of {units} units" in chart.facts[0]
+    assert sum("all units" in name for name in chart.marks[0].x) == 2
+    change = np.nanmean(found.trained.ablation.change, 1)[-units:]
+    assert f"without {(change <= 0).sum()} of" in chart.facts[0]
 
 
 def test_the_worst_come_first(opened, found):

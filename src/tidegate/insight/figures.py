@@ -193,9 +193,10 @@ def ablation_chart(ablation: Ablation, name: str, colour: Colour, what: str, uni
     """The rise of the score (``what``, in ``unit``) of one model."""
     change = np.nanmean(ablation.change, 1)
     gates = [k for k, done in enumerate(ablation.names) if "gate" in done]
-    units = np.array([k for k in range(len(change)) if k not in gates])
+    whole = [k for k, done in enumerate(ablation.names) if "all units" in done]  # a direction
+    units = np.array([k for k in range(len(change)) if k not in gates and k not in whole])
     top = units[np.argsort(-change[units], kind="stable")][:8]
-    chosen = [*gates, *top.tolist()]
+    chosen = [*gates, *whole, *top.tolist()]
     none = int((change[units] <= 0).sum())
     fact = f"{name}: taking out one unit changes the {what} by {_signed(np.median(change[units]))} (median); "
     fact += f"without {none} of {len(units)} units, each alone, it does not rise."

@@ -178,7 +178,7 @@ def _chart(chart: Chart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = [trace for mark in chart.marks for trace in _traces(mark, chart.sideways)]
     value = {"title": {"text": _label(chart.y)}, "automargin": True, "nticks": 6}
     if chart.log_y:
-        value |= {"type": "log", "exponentformat": "power", "dtick": _ticks(chart)}
+        value |= {"type": "log", "exponentformat": "power"} | _ticks(chart)
     other: dict[str, Any] = {"title": {"text": _label(chart.x, 48)}, "automargin": True}
     first = chart.marks[0].x if chart.marks else np.empty(0)
     if first.dtype.kind == "U":
@@ -199,11 +199,15 @@ def _label(text: str, most: int = 34) -> str:
     return plain(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def _ticks(chart: Chart) -> int | str:
-    """Powers of ten between ticks; 2 and 5 too, or every digit, where all lies within few of them."""
+def _ticks(chart: Chart) -> dict[str, Any]:
+    """Powers of ten on a logarithmic axis; 2 and 5 too, or every digit, where all lies within few of them."""
     seen = np.concatenate([m.y[np.isfinite(m.y) & (m.y > 0)] for m in chart.marks] or [np.ones(1)])
-    decades = float(np.log10(seen.max() / seen.min())) if len(seen) else 0.0
-    return "D1" if decades < 0.6 else "D2" if decades < 2 else max(1, round(decades / 6))
+    low, high = (float(np.log10(f(seen))) for f in (np.min, np.max)) if len(seen) else (0.0, 0.0)
+    if high - low >= 2:
+        return {"dtick": max(1, round((high - low) / 6))}
+    digits = range(1, 10) if high - low < 0.6 else (1, 2, 5)
+    values = [float(f"{digit}e{power}") for power in range(int(low) - 1, int(high) + 2) for digit in digits]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
 def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
