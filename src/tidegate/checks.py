@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -22,6 +25,22 @@ def check_rate(name: str, value: Any) -> None:
         raise TypeError(f"{name} is a rate from 0 to 1; given {value!r} of type {type(value).__name__}")
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} is a rate from 0 to 1; given {value}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """A yes or no."""
+    if not isinstance(value, bool | int | np.bool_):
+        raise TypeError(f"{name} is True or False; given {value!r} of type {type(value).__name__}")
+    if value not in (0, 1):
+        raise ValueError(f"{name} is True or False; given {value}")
+
+
+def check_dtype(dtype: Any) -> None:
+    """One that weights can have; None is torch's default."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype is a torch.dtype or None; given {dtype!r} of type {type(dtype).__name__}")
+    if dtype not in (None, *_DTYPES):
+        raise TypeError(f"dtype is one of {', '.join(map(str, _DTYPES))}; given {dtype}")
 
 
 def check_choice(name: str, value: Any, choices: tuple) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +18,7 @@ from tidegate.config import read_toml
 from tidegate.console import err, report, say
 from tidegate.errors import ConfigError
 from tidegate.tasks import TASKS, task_class
-from tidegate.tasks.run import check_free, data_of
+from tidegate.tasks.run import check_free, check_task, source_of
 from tidegate.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -92,12 +93,13 @@ def _train_command(
             raise ConfigError("--resume needs the run folder to go on with: give it as --out")
         if not (out / "config.toml").is_file():
             raise ConfigError(f"--resume: {out} holds no run to go on with (it has no config.toml)")
+        check_task(out, task)
         kept = read_toml(out / "config.toml")
         changed = [name for name, value in given.items() if kept.get(name) != value]
         if changed or config is not None:
             what = ", ".join("--" + name.replace("_", "-") for name in changed) or "--config"
             raise ConfigError(f"--resume goes on with the options of {out}; it cannot change {what}")
-        fields, data = kept, data or data_of(out)
+        fields, data = kept, data or (Path(known) if (known := source_of(out).data) else None)
     else:
         fields = (read_toml(config) if config else {}) | given
     if data is None:
@@ -119,6 +121,7 @@ def train_model(
     model.check_comparisons(compare)
     if not resume:
         check_free(folder)
+        model.command_ = command or shlex.join(["tidegate", *sys.argv[1:]])
     try:
         model.fit(data, folder=folder, resume=resume, progress=True)
     except KeyboardInterrupt:
@@ -126,7 +129,7 @@ def train_model(
             said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
             err.print(escape(said), highlight=False, soft_wrap=True)
         raise
-    report(model, folder, None, compare, command)
+    report(model, folder, None, compare)
     if command is None:
         say(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o {model.what}.csv")
 

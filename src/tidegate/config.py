@@ -86,4 +86,5 @@ def explain(error: ValidationError, known: list[str]) -> str:
             message = message.replace("Input should be", "it must be", 1)
             given = "" if one["type"] == "value_error" else f"; given {one['input']!r}"
             parts.append(f"{name}: {message[:1].lower()}{message[1:]}{given}" if one["loc"] else message)
-    return ". ".join(dict.fromkeys(parts))
+    first, *more = dict.fromkeys(parts)
+    return first + (f". And {len(more)} more" if len(more) > 2 else "".join(f". {part}" for part in more))

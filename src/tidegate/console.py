@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidegate.tasks.run import make_folder
+
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
 
@@ -30,9 +32,14 @@ def tell(text: str) -> None:
     err.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[str], command: str | None = None) -> None:
-    """Score a model, and print the table of it and what stands beside it."""
-    command = command or shlex.join(["tidegate", *sys.argv[1:]])
+def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[str]) -> None:
+    """Score a model, and print the table of it and what stands beside it.
+
+    Scores on other data than the run's own are kept apart from its own.
+    """
+    if data is not None and str(data.resolve()) != model.data_:
+        folder = make_folder(folder / "evaluations" / data.stem)
+    command = model.command_ or shlex.join(["tidegate", *sys.argv[1:]])
     found = model.report(folder, data, compare=compare, command=command, progress=True)
     for note in found.notes:
         say(note)

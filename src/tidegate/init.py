@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,18 +55,21 @@ def forget_bias(value: float = 1.0) -> Initialiser:
     return initialise
 
 
-def chrono(t_max: int) -> Initialiser:
+def chrono(t_max: float) -> Initialiser:
     """Time constants of the memory spread up to ``t_max`` steps (Tallec & Ollivier 2018, eq. 16).
 
     ``b_f = ln(u)`` with u uniform in [1, t_max - 1], and ``b_i = -b_f``; other gate biases are zero.
 
     Raises
     ------
-    ValueError
-        If ``t_max`` is below 3.
+    ValueError, TypeError
+        If ``t_max`` is no finite number of at least 3.
     """
-    if t_max < 3:
-        raise ValueError(f"chrono needs a longest lag t_max of at least 3 steps; given {t_max}")
+    rule = "chrono needs a longest lag t_max, a finite number of at least 3 steps"
+    if isinstance(t_max, bool) or not isinstance(t_max, Real):
+        raise TypeError(f"{rule}; given {t_max!r} of type {type(t_max).__name__}")
+    if not 3 <= t_max < math.inf:
+        raise ValueError(f"{rule}; given {t_max}")
 
     def initialise(layer: LSTM) -> None:
         for b_ih, b_hh in _biases(layer, "chrono"):
@@ -97,21 +101,32 @@ _BY_NAME: dict[str, Callable[[], Initialiser]] = {
 }
 
 
+def listed(init: str | Initialiser | Iterable[str | Initialiser] | None) -> list[str | Initialiser]:
+    """``init`` as a list, checked."""
+    rule = (
+        f"init is one of {', '.join(map(repr, _BY_NAME))}, a callable on the layer such as tg.init.chrono(500), "
+        "or a sequence of these"
+    )
+    if init is None:
+        return []
+    if not isinstance(init, str | Iterable) and not callable(init):
+        raise TypeError(f"{rule}; given {init!r} of type {type(init).__name__}")
+    chosen = [init] if isinstance(init, str) or callable(init) else list(init)
+    for one in chosen:
+        if isinstance(one, str) and one not in _BY_NAME:
+            raise ValueError(f"{rule}; given {one!r}")
+        if not isinstance(one, str) and not callable(one):
+            raise TypeError(f"{rule}; given {one!r} of type {type(one).__name__}")
+    return chosen
+
+
 def apply(layer: nn.Module, init: str | Initialiser | Iterable[str | Initialiser] | None) -> None:
     """Draw torch's default, then apply each initialiser of ``init`` in turn."""
-    chosen = [] if init is None else [init] if isinstance(init, str) or callable(init) else list(init)
+    chosen = listed(init)
     with torch.no_grad():
         torch_default()(layer)
         for one in chosen:
-            if isinstance(one, str):
-                if one not in _BY_NAME:
-                    names = ", ".join(map(repr, _BY_NAME))
-                    raise ValueError(
-                        f"init is one of {names}, a callable on the layer such as tg.init.chrono(500), "
-                        f"or a sequence of these; given {one!r}"
-                    )
-                one = _BY_NAME[one]()
-            one(layer)
+            (_BY_NAME[one]() if isinstance(one, str) else one)(layer)
 
 
 def _gate(layer: LSTM, index: int) -> slice:

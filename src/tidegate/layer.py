@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import direct, ops, streaming
 from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.checks import check_choice, check_rate, check_state, check_whole
+from tidegate.checks import check_choice, check_flag, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
 from tidegate.trace import Trace
@@ -126,6 +127,8 @@ class LSTM(Recurrent):
             raise ValueError(f"zoneout is one rate, or one for h and one for c; given {zoneout!r}")
         for rate in rates:
             check_rate("zoneout", rate)
+        check_flag("layer_norm", layer_norm)
+        check_flag("peephole", peephole)
         self.recurrent_dropout = float(recurrent_dropout)
         self.weight_dropout = float(weight_dropout)
         self.zoneout = (float(rates[0]), float(rates[1]))
@@ -327,6 +330,10 @@ class LSTM(Recurrent):
 
     def initial_state(self, batch: int | None = None) -> State:
         """Empty memories: h (L*D, B, P) and c (L*D, B, H), without B where ``batch`` is None."""
+        if isinstance(batch, np.integer):
+            batch = int(batch)
+        if batch is not None and not isinstance(batch, torch.SymInt):  # as torch.export counts
+            check_whole("batch", batch, 0)
         like, rows = self.weight_ih_l0, self.num_layers * self.directions
         shape = (rows,) if batch is None else (rows, batch)
         h = like.new_zeros(*shape, self.state_size, dtype=like.dtype)

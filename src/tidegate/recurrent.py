@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tidegate import init as _init
-from tidegate.checks import check_batch_mask, check_choice, check_input, check_rate, check_whole
+from tidegate.checks import (
+    check_batch_mask,
+    check_choice,
+    check_dtype,
+    check_flag,
+    check_input,
+    check_rate,
+    check_whole,
+)
 
 MERGES = ("concat", "sum", "mean", "product", None)
 
@@ -60,6 +68,10 @@ class Recurrent(nn.Module):
         check_whole("proj_size", proj_size, 0)
         check_rate("dropout", dropout)
         check_choice("merge", merge, MERGES)
+        check_flag("bias", bias)
+        check_flag("batch_first", batch_first)
+        check_flag("bidirectional", bidirectional)
+        check_flag("variational", variational)
         if proj_size >= hidden_size:
             raise ValueError(f"proj_size is below hidden_size ({hidden_size}), or 0 for none; given {proj_size}")
         if dropout and num_layers == 1:
@@ -110,11 +122,12 @@ class Recurrent(nn.Module):
         return shapes
 
     def _make_parameters(self, init: Any, device: Any, dtype: Any) -> None:
+        check_dtype(dtype)
+        self._init = _init.listed(init)
         for layer, suffix in self._suffixes():
             inputs = self.input_size if layer == 0 else self.state_size * self.directions
             for name, shape in self._shapes(inputs).items():
                 self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self._init = init
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -267,6 +267,16 @@ def test_arrays_that_cannot_be_used():
         made.evaluate(x, y + 6)
 
 
+def test_sequences_without_steps_alone_or_beside_others():
+    x, y = first_of_two(20)
+    made = tg.Classifier(**SMALL | {"epochs": 1}).fit(x, y)
+    empty = np.zeros((0, 1))
+    np.testing.assert_allclose(made.predict_proba([empty]), made.predict_proba([empty, x[0]])[:1], rtol=1e-6)
+    np.testing.assert_array_equal(made.predict([empty, empty]), made.predict([empty, x[0], empty])[[0, 2]])
+    made.fit(["tide in", "tide out"] * 10, y)
+    np.testing.assert_allclose(made.predict_proba([""]), made.predict_proba(["", "tide"])[:1], rtol=1e-6)
+
+
 # --- missing values, scaling, parts ----------------------------------------------------------------------------
 
 

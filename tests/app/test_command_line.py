@@ -13,7 +13,10 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 from tables import SMALL, Result, files, hourly
+from task_cases import waves
 
+from tidegate.tasks import backtest
+from tidegate.training import progress
 from tidegate.training.checkpoint import load_tensors, save_tensors
 
 OF_TABLE = ["--target", "y", "--time", "t"]
@@ -357,3 +360,59 @@ def test_a_folder_that_may_not_be_written(run, kept, tmp_path):
     refused(
         run("train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "r"), "permission is denied"
     )
+
+
+# --- what people forget -----------------------------------------------------------------------------------------
+
+
+def test_forgotten_options_and_seeds_out_of_range(run, kept):
+    table = kept / "good.csv"
+    refused(run("train", "forecast", table), "--target is needed: the column to forecast")
+    refused(run("train", "forecast", table, *OF_TABLE, "--seed", 2**32), "--seed: it must be less than 4294967296")
+
+
+def test_one_spoilt_cell_is_no_column_of_text(run, tmp_path):
+    table = waves()
+    spoilt = table["w"].cast(pl.String).to_list()
+    spoilt[7] = "hey"
+    table.with_columns(w=pl.Series(spoilt)).write_csv(tmp_path / "a.csv")
+    words = ["train", "classify", tmp_path / "a.csv", "--sequence", "s", "--label", "kind", "--time", "t"]
+    refused(
+        run(*words, "--group", "p"), "column 'w': row 8 (line 9 of a CSV file) holds 'hey', no number as most others"
+    )
+
+
+def test_one_sequence_is_too_few(run, tmp_path):
+    (tmp_path / "a.conll").write_text("".join(f"w{k % 5} {'XO'[k % 2]}\n" for k in range(40)))  # no blank line
+    refused(
+        run("train", "tag", tmp_path / "a.conll"), "too few sequences (1) to keep some untouched; give more (in two-"
+    )
+
+
+def test_few_sequences_train_without_a_validation_part(run, tmp_path):
+    waves(4).write_csv(tmp_path / "a.csv")
+    words = ["--sequence", "s", "--label", "kind", "--feature", "v", "--epochs", "1", "--hidden-size", "2"]
+    assert run("train", "classify", tmp_path / "a.csv", *words, "--out", tmp_path / "run").code == 0
+
+
+def test_covariates_that_are_not_known_ahead_are_named(run, tmp_path):
+    table = hourly().with_columns(k=pl.col("y") * 0 + 1.0, j=pl.col("y") * 0 + 2.0)
+    table.write_csv(tmp_path / "a.csv")
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--known", "k", "--known", "j"]
+    assert run(*words, "--out", tmp_path / "run").code == 0
+    later = pl.col("t").str.to_datetime() + pl.duration(hours=table.height)
+    ahead = table[:4].with_columns(later.dt.strftime("%Y-%m-%d %H:%M").alias("t"), y=None, j=None)
+    pl.concat([table, ahead], how="vertical_relaxed").write_csv(tmp_path / "b.csv")
+    for name, said in (("a.csv", "so masked: k, j"), ("b.csv", "so masked: j")):
+        found = run("predict", tmp_path / "run", tmp_path / name, "-o", tmp_path / "f.csv")
+        assert f"known ahead, but without values there, and {said}\n" in found.out
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "shown"),
+    [(12.3456, 3.0, "12.346"), (7.5e7, 7.4e7, "75000000"), (0.000123, 0.0001, "0.000123"), (3e12, 2e12, "3e+12")],
+)
+def test_scores_of_any_size_are_shown(value, least, shown):
+    assert backtest._shown(value, least) == shown
+    assert progress._shown(value) in (f"{value:.4f}", f"{value:.4g}")
+    assert len(progress._shown(value)) < 12

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from filelock import FileLock
 from polars.testing import assert_frame_equal
 from tables import Result, files
 from task_cases import CASES, write
@@ -21,6 +22,7 @@ from tidegate.errors import RunError
 from tidegate.tasks import load_run, task_class
 from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.estimator import NotFitted
+from tidegate.tasks.run import LOCK
 from tidegate.training import loop
 from tidegate.training.checkpoint import load_tensors, save_tensors
 
@@ -244,6 +246,52 @@ def test_a_run_of_another_task_is_refused(trained, task):
     other = next(name for name in CASES if name != task)
     with pytest.raises(RunError, match=f"it holds '{other}', and '{task}' was asked for"):
         task_class(task).load(trained / other)
+
+
+def test_going_on_with_a_run_of_another_task_is_refused(trained, run, task):
+    other = next(name for name in CASES if name != task)
+    refused(
+        run("train", task, "--resume", "--out", trained / other),
+        f"is a run of {other}; go on with it by: tidegate train {other} --resume",
+    )
+
+
+def test_one_process_at_a_time(run, task, tmp_path):
+    table, folder = tmp_path / "a.csv", tmp_path / "run"
+    write(CASES[task].table(), table)
+    folder.mkdir()
+    with FileLock(folder / LOCK):
+        refused(run(*train(task, table, folder)), f"another process is training in {folder}; wait for it")
+    assert files(folder).keys() <= {LOCK}
+    assert run(*train(task, table, folder)).code == 0
+    assert LOCK not in files(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(trained, run, task, tmp_path):
+    shutil.copytree(trained / task, tmp_path / "run")
+    tensors, facts = load_tensors(tmp_path / "run" / "model.safetensors")
+    tensors["model.head.bias"].fill_(float("nan"))
+    save_tensors(tmp_path / "run" / "model.safetensors", tensors, facts)
+    refused(
+        run("predict", tmp_path / "run", trained / f"{task}.csv", "-o", tmp_path / "f.csv"),
+        "do not fit together (weights that are not finite)",
+    )
+
+
+def test_scores_on_other_data_are_kept_apart(trained, run, task, tmp_path):
+    shutil.copytree(trained / task, tmp_path / "run")
+    own = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.json", "README.md")}
+    write(CASES[task].table(), tmp_path / "other.csv")
+    if task in ("classify", "tag"):  # what trained is known again by its name
+        other = CASES[task].table().with_columns(s=pl.lit("new ") + pl.col("s"))
+        write(other, tmp_path / "other.csv")
+    assert run("evaluate", tmp_path / "run", tmp_path / "other.csv").code == 0
+    apart = tmp_path / "run" / "evaluations" / "other"
+    assert (apart / "metrics.json").is_file()
+    assert not (apart / "README.md").exists()
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in own} == own
+    assert run("evaluate", tmp_path / "run").code == 0
+    assert (tmp_path / "run" / "README.md").read_bytes() == own["README.md"]
 
 
 def test_used_before_it_is_trained(task):

@@ -298,6 +298,8 @@ def test_the_same_seed_writes_the_same(fitted):
     assert written(temperature=0, seed=1) == written(temperature=0, seed=2)
     assert len(set(written(temperature=0.5))) < len(set(written(temperature=2.0)))
     assert "".join(fitted.generate("tide", 0)) == ""
+    assert "".join(fitted.generate(b"tide", np.int64(200))) == written()
+    assert len(written(seed=10**20)) == 200
 
 
 def test_each_byte_is_drawn_given_all_before_it():
@@ -337,7 +339,16 @@ def test_characters_are_held_back_until_they_are_whole(fitted, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"prompt": None}, "prompt is a str, or bytes; given None of type NoneType"),
+        ({"prompt": 5}, "prompt is a str, or bytes; given 5 of type int"),
+        ({"prompt": "\ud800"}, "prompt is text that UTF-8 can write"),
         ({"length": -1}, "length is a number of characters"),
+        ({"length": 2.5}, "length is a whole number; given 2.5 of type float"),
+        ({"length": None}, "length is a whole number; given None"),
+        ({"temperature": "x"}, "temperature is a number; given 'x' of type str"),
+        ({"top_p": None}, "top_p is a number; given None"),
+        ({"seed": 1.0}, "seed is a whole number; given 1.0"),
+        ({"seed": True}, "seed is a whole number; given True"),
         ({"temperature": -0.1}, "temperature is a number from 0"),
         ({"temperature": math.nan}, "temperature is a number from 0"),
         ({"top_p": 0}, "top_p is a share of the probability"),
@@ -424,6 +435,19 @@ def test_what_cannot_be_read(tmp_path):
     ):
         with pytest.raises(DataError, match=sentence):
             tg.TextModel(**SMALL).fit(source)
+
+
+@pytest.mark.parametrize("text", ["hello world " * 100, "hello\nworld", "hello\0", "x" * 230, Path("a\nb")], ids=repr)
+def test_a_text_in_place_of_its_path(fitted, text, tmp_path):
+    use = (tg.TextModel(**SMALL).fit, fitted.predict, fitted.byte_bits, fitted.evaluate)
+    for call in (*use, lambda data: fitted.report(tmp_path, data)):
+        with pytest.raises(DataError, match=r"given a \w+ of [\d,]+ characters that names no file.*text.encode\(\)"):
+            call(text)
+
+
+def test_a_path_with_a_line_break_is_read(tmp_path):
+    (tmp_path / "a\nb.txt").write_bytes(TEXT)
+    assert tg.TextModel(**SMALL | {"epochs": 1}).fit(str(tmp_path / "a\nb.txt")).text_.data.tobytes() == TEXT
 
 
 def test_binary_is_fine():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_close, gradients
@@ -216,6 +218,10 @@ def ops_forced(name, layer):
         layer(torch.randn(5, 2, 3))
 
 
+def state(units=4, **options):
+    return tg.LSTM(3, units, **options).initial_state(3)
+
+
 BAD = {
     "dimensions": (refusal(torch.randn(5)), ValueError, r"3 dimensions \(T, B, 3\).*given shape \(5,\)"),
     "features": (refusal(torch.randn(5, 2, 4)), ValueError, "input_size; given 4 .* expected 3"),
@@ -263,8 +269,35 @@ BAD = {
     "longest lag": (
         lambda: tg.LSTM(3, 4, init=tg.init.chrono(1)),
         ValueError,
-        "longest lag t_max of at least 3 steps; given 1",
+        "longest lag t_max, a finite number of at least 3 steps; given 1",
     ),
+    "dtype of weights": (
+        lambda: tg.LSTM(3, 4, dtype=torch.long),
+        TypeError,
+        "dtype is one of torch.float32.*given torch.int64",
+    ),
+    "dtype's name": (lambda: tg.RNN(3, 4, dtype="float"), TypeError, "dtype is a torch.dtype or None; given 'float'"),
+    "number to start": (lambda: tg.LSTM(3, 4, init=5), TypeError, "init is one of .*given 5 of type int"),
+    "list to start": (lambda: tg.LSTM(3, 4, init=["torch", 5]), TypeError, "sequence of these; given 5 of type int"),
+    "negative rows": (
+        lambda: tg.LSTM(3, 4).initial_state(-3),
+        ValueError,
+        "batch is a whole number of at least 0; given -3",
+    ),
+    "no rows": (lambda: tg.LSTM(3, 4).initial_state("x"), TypeError, "batch is a whole number; given 'x' of type str"),
+    "row": (lambda: state().select([0, 5]), ValueError, "rows are from 0 to below the batch's 3 rows; given 5"),
+    "row from the end": (lambda: state().select(-1), ValueError, "batch's 3 rows; given -1"),
+    "row's name": (lambda: state().select("x"), TypeError, "whole numbers, or a bool mask; given 'x'"),
+    "half a row": (lambda: state().select([0.5]), TypeError, "whole numbers, or a bool mask; given torch.float32"),
+    "mask": (lambda: state().select([True]), ValueError, r"given shape \(1,\), expected \(3,\)"),
+    "rows of none": (lambda: tg.LSTM(3, 4).initial_state().select(0), ValueError, r"unbatched call, \(1, 4\)"),
+    "other units": (
+        lambda: tg.State.stack([state(), state(5)]),
+        ValueError,
+        r"given \(\(1, 5\), \(1, 5\)\) in state 1, expected \(\(1, 4\), \(1, 4\)\) as in state 0",
+    ),
+    "other layers": (lambda: tg.State.stack([state(), state(num_layers=2)]), ValueError, r"given \(\(2, 4\)"),
+    "a state alone": (lambda: tg.State.stack(state()), TypeError, "sequence of tg.State; given Tensor in it"),
     "checkpoint": (lambda: tg.LSTM(3, 4, checkpoint_every=0), ValueError, "at least 1; given 0"),
     "state bytes": (lambda: tg.State.from_bytes(b"no state"), ValueError, "safetensors format; these bytes are not"),
     "no state": (lambda: tg.State.stack([]), ValueError, "at least one state; given none"),
@@ -288,6 +321,62 @@ def test_refusals_state_rule_given_and_expected(name):
     call, kind, message = BAD[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("a", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        (-4, ValueError),
+    ],
+)
+def test_longest_lags_that_are_none(value, kind):
+    with pytest.raises(kind, match=f"a finite number of at least 3 steps; given {value!r}"):
+        tg.init.chrono(value)
+
+
+@pytest.mark.parametrize(("value", "kind"), [("yes", TypeError), (None, TypeError), (1.0, TypeError), (2, ValueError)])
+@pytest.mark.parametrize("flag", ["bias", "batch_first", "bidirectional", "variational", "layer_norm", "peephole"])
+def test_flags_that_are_none(flag, value, kind):
+    for layer in (tg.LSTM, tg.RNN)[: 1 if flag in ("layer_norm", "peephole") else 2]:
+        with pytest.raises(kind, match=f"{flag} is True or False; given {value!r}"):
+            layer(3, 4, **{flag: value})
+
+
+def test_flags_as_torch_takes_them():
+    layer = tg.LSTM(3, 4, bias=0, batch_first=np.True_, bidirectional=1)
+    assert (layer.bias, layer.batch_first, layer.bidirectional) == (False, True, True)
+
+
+def test_initialisers_from_a_generator_last():
+    layer = tg.LSTM(3, 4, init=(name for name in ("torch", "forget_bias")))
+    layer.reset_parameters()
+    assert torch.equal(layer.bias_ih_l0[4:8], torch.ones(4))
+
+
+def test_no_rows_at_all():
+    layer = tg.LSTM(3, 4)
+    assert layer.initial_state(0).h.shape == (1, 0, 4)
+    assert layer.initial_state(np.int64(2)).h.shape == (1, 2, 4)
+    assert state().select([]).c.shape == (1, 0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec.*:FutureWarning")
+def test_states_in_a_compiled_graph():
+    layer = tg.LSTM(3, 4)
+
+    def read(x, rows):
+        first = layer(x, layer.initial_state(x.shape[1]))[1].select(rows)
+        return tg.State.stack([first, first.select([0])])
+
+    compiled = torch.compile(read, fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (torch.tensor([2, 0]), torch.tensor([1, 1, 0])):
+        x = torch.randn(5, 3, 3)
+        assert_close(compiled(x, rows).h, read(x, rows).h)
 
 
 def test_dropout_in_one_layer_warns():

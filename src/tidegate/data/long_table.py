@@ -99,6 +99,9 @@ def read_long(
     if not fixed:
         rest = [name for name in table.columns if name not in taken]
         columns = [name for name in rest if table[name].dtype.is_numeric() or table[name].dtype == pl.Boolean]
+        for name in rest:
+            if name not in columns:
+                _refuse_spoilt(table[name], rows)
         if left := [name for name in rest if name not in columns]:
             notes.append(f"left out columns that hold no numbers: {', '.join(left)}")
         if not columns:
@@ -106,6 +109,20 @@ def read_long(
     found = [numbers(table[name], "--feature", rows) for name in columns]
     values = np.stack(found, 1)[order] if found else np.zeros((len(order), 0), np.float32)
     return LongTable(table, codes, order, offsets_of(np.bincount(codes)), names, columns, values, notes)
+
+
+def _refuse_spoilt(column: pl.Series, rows: Rows) -> None:
+    """A column of numbers in which few cells are none is a mistake, and not a column of text."""
+    if column.dtype != pl.String:
+        return
+    known = ~no_value(column)
+    wrong = known & column.cast(pl.Float64, strict=False).is_null()
+    if 0 < int(wrong.sum()) <= 0.05 * int(known.sum()):
+        place = int(wrong.arg_max() or 0)
+        raise DataError(
+            f"column '{column.name}': {rows.name(place)} holds '{column[place]}', no number as most others "
+            "are; correct it, or name the columns to read as --feature"
+        )
 
 
 def check_roles(roles: Mapping[str, str | None], feature: Sequence[str]) -> dict[str, str]:

@@ -54,7 +54,7 @@ def read_table(
     TypeError
         For a source of another type.
     """
-    wanted = None if columns is None else list(dict.fromkeys(columns))
+    wanted = list(dict.fromkeys(columns)) if columns else None
     if isinstance(source, pl.LazyFrame):
         check_columns(wanted, source.collect_schema().names(), "the data frame")
         frame = (source if wanted is None else source.select(wanted)).collect()

@@ -98,10 +98,22 @@ def read(path: Path) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _npz(path: Path) -> Any:
-    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-        if sum(info.file_size for info in file.zip.infolist()) > LARGEST:
-            raise InterchangeError(f"{path} unpacks to more than {LARGEST:,} bytes")
-        arrays = {name: file[name] for name in file.files}
+    with open(path, "rb") as opened:
+        if opened.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):  # numpy would take it for a pickle
+            raise InterchangeError(f"{path} is damaged or no .npz file: it is no archive of arrays")
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as file:
+            if sum(info.file_size for info in file.zip.infolist()) > LARGEST:
+                raise InterchangeError(f"{path} unpacks to more than {LARGEST:,} bytes")
+            try:
+                arrays = {name: file[name] for name in file.files}
+            except ValueError as error:
+                if "pickle" not in str(error):
+                    raise
+                raise InterchangeError(f"{path} holds Python objects, where arrays of numbers are read") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InterchangeError(f"{path} is damaged or no .npz file: {name} in it is no array")
     unnamed = [f"arr_{k}" for k in range(len(arrays))]
     return [arrays[name] for name in unnamed] if set(arrays) == set(unnamed) else arrays
 

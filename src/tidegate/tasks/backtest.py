@@ -5,6 +5,7 @@ n forecasts, h steps ahead, C targets, Q quantiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -142,7 +143,15 @@ def table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [name]
         for key in columns:
             value = row[key]
-            cells.append("–" if value is None else f"{value:.3f}" + ("*" if value == least[key] else " "))
+            cells.append("–" if value is None else _shown(value, least[key]) + ("*" if value == least[key] else " "))
         cells += ["–" if row[key] is None else f"{100 * row[key]:.1f}%" for key in coverages]
         rows.append(cells)
     return ["", *columns.values(), *(f"in {key.split('_')[1]}%" for key in coverages)], rows
+
+
+def _shown(value: float, least: float | None) -> str:
+    """Three digits at least of the least of a column, whose values share their decimals."""
+    power = math.floor(math.log10(least)) if least else 0
+    if not -9 < power < 9:
+        return f"{value:.3g}"
+    return f"{value:.{3 if -2 <= power <= 3 else max(0, 2 - power)}f}"

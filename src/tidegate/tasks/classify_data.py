@@ -22,10 +22,13 @@ def make_batch(sequences: Sequences, index: np.ndarray, scaling: SequenceScaling
     steps = np.arange(max(1, int(lengths.max(initial=0))))[:, None]  # (T, 1)
     inside = steps < lengths  # (T, B)
     rows = np.where(inside, sequences.offsets[index] + steps, 0)
+    values = sequences.values
+    if not len(values):  # padding reads a row too
+        values = np.zeros((1, *values.shape[1:]), values.dtype)
     if scaling is None:
-        inputs = np.where(inside, sequences.values[rows], 0).astype(np.int64)  # (T, B)
+        inputs = np.where(inside, values[rows], 0).astype(np.int64)  # (T, B)
     else:
-        inputs = scaling.apply(sequences.values[rows]) * inside[..., None]  # (T, B, I)
+        inputs = scaling.apply(values[rows]) * inside[..., None]  # (T, B, I)
     return SequenceBatch(torch.from_numpy(inputs), torch.from_numpy(lengths))
 
 

@@ -16,6 +16,7 @@ from tidegate.tasks.classify_baselines import fit_baselines
 from tidegate.tasks.classify_data import with_labels
 from tidegate.tasks.classify_metrics import accuracy_interval, by_class, confusion, scores
 from tidegate.tasks.sequence_report import sureness
+from tidegate.training.progress import say
 
 if TYPE_CHECKING:
     from tidegate.tasks.classify import Classifier
@@ -38,6 +39,8 @@ def evaluate(
     for form in compare:
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.probabilities(sequences))
+    if progress:
+        say(["baselines on the same sequences"])
     for name, predict in _baselines(model).items():
         found[name] = predict(sequences)
     classes, seed = model.classes_.tolist(), model.config.seed
@@ -63,7 +66,7 @@ def _codes(model: Classifier, sequences: Sequences) -> np.ndarray:
     if new := [label for label in labels if label not in known]:
         listed = ", ".join(repr(label) for label in list(known)[:20])
         raise DataError(f"label {new[0]!r} did not occur in training, where there were {listed}")
-    return np.array([known[label] for label in labels])
+    return np.array([known[label] for label in labels], np.int64)
 
 
 def _groups(sequences: Sequences) -> int | None:

@@ -25,7 +25,7 @@ from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split
+from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split, unknown_ahead
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.network import ForecastNet
@@ -172,6 +172,8 @@ class Forecaster(Learner):
             ``samples`` one row a series, path and step.
         """
         self._check_fitted("predict")
+        if samples < 0:
+            raise ValueError(f"samples is a number of paths, 0 for quantiles; given {samples}")
         panel = self._read(data, like=self.panel_facts_).extend(self.horizon)
         windows = self._windows(panel)
         ends = panel.history_ends.astype(np.int64)
@@ -179,6 +181,8 @@ class Forecaster(Learner):
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
         self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
         self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
+        if unknown := unknown_ahead(panel, self.horizon):
+            self.predict_notes_.append(f"known ahead, but without values there, and so masked: {', '.join(unknown)}")
         quantiles = calibration.widen(
             self.quantiles(windows, origins), self.calibration_["margins"], self.config.quantiles
         )

@@ -66,6 +66,14 @@ def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:
     return train_origins, valid_origins, notes
 
 
+def unknown_ahead(panel: Panel, horizon: int) -> list[str]:
+    """Covariates known in the future of which no series has a value in the steps to forecast."""
+    ends = panel.offsets[:-1] + panel.history_ends  # (S,) where the future starts
+    ahead = [panel.known[end : min(end + horizon, stop)] for end, stop in zip(ends, panel.offsets[1:], strict=True)]
+    values = np.concatenate(ahead)  # (S h, K)
+    return [name for k, name in enumerate(panel.known_names) if np.isnan(values[:, k]).all()]
+
+
 def forecast_frame(
     panel: Panel, origins: Origins, values: np.ndarray, levels: Sequence[float], samples: int = 0
 ) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,13 +19,15 @@ from torch import Tensor, nn
 from tidegate.errors import ConfigError, DataError, RunError
 from tidegate.tasks.estimator import Estimator
 from tidegate.tasks.run import (
+    Source,
+    check_task,
     check_unchanged,
-    data_of,
     digest,
-    digest_of,
+    locked,
     make_folder,
     read_config,
     read_model,
+    source_of,
     write_config,
     write_model,
 )
@@ -76,6 +79,7 @@ class Learner(Estimator):
     training_: Place
     _taught: dict[int, dict[str, Tensor]]  # weights after next-step prediction on these data, by seed
     data_: str | None = None
+    command_: str | None = None  # that trained it, for the card
     _digest: str | None = None  # of the file or folder that ``data_`` names
     folder_: Path | None = None
 
@@ -145,9 +149,13 @@ class Learner(Estimator):
         self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
         check_precision(self.config)
         path = None if folder is None else Path(folder)
+        if resume and path is not None:
+            check_task(path, self.task)
         read = self._read(data)
         self._digest = None if self.data_ is None else digest(self.data_)
-        if resume and path is not None and digest_of(path) not in (None, self._digest):
+        begun = source_of(path) if resume and path is not None else Source()
+        self.command_ = begun.command or self.command_
+        if begun.sha256 not in (None, self._digest):
             raise DataError(
                 f"{self.data_ or 'what was given'} is not what the run in {path} began to learn from, or has changed "
                 "since; a run goes on with the same data only: train in another folder"
@@ -160,15 +168,16 @@ class Learner(Estimator):
         """Train on data in the task's form."""
         self._prepare(data)
         self.folder_ = path
-        if path is not None:
-            write_config(make_folder(path), self.task, self.resolved_, self.data_, self._digest)
-        if progress and notes:
-            say(self.notes_)
-        self._taught = {}
-        self.training_ = self._train(self._job, path, resume=resume, progress=progress, epochs=self._epochs())
-        self._finish()
-        if path is not None:
-            self.save(path)
+        with nullcontext() if path is None else locked(make_folder(path)):
+            if path is not None:
+                write_config(path, self.task, self.resolved_, self._source_facts())
+            if progress and notes:
+                say(self.notes_)
+            self._taught = {}
+            self.training_ = self._train(self._job, path, resume=resume, progress=progress, epochs=self._epochs())
+            self._finish()
+            if path is not None:
+                self.save(path)
         return self
 
     @classmethod
@@ -222,11 +231,14 @@ class Learner(Estimator):
     def _members(self) -> int:
         return getattr(self.resolved_, "members", 1)
 
+    def _source_facts(self) -> Source:
+        return Source(self.data_, self._digest, self.command_)
+
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
         self._check_fitted("save")
         path = make_folder(folder)
-        write_config(path, self.task, self.resolved_, self.data_, self._digest)
+        write_config(path, self.task, self.resolved_, self._source_facts())
         tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
         facts = self._facts() | {
             "config": self.resolved_.model_dump(mode="json"),
@@ -250,13 +262,14 @@ class Learner(Estimator):
         self = cls(**config.model_dump())
         try:
             self.resolved_, self.notes_, self.folder_ = config, facts["notes"], Path(folder)
-            self.data_ = None if (data := data_of(folder)) is None else str(data)
-            self._digest = digest_of(folder)
+            self.data_, self._digest, self.command_ = source_of(folder)
             self.training_ = Place(**facts["training"])
             self._restore(tensors, facts)
             networks = [self._build() for _ in range(self._members)]
             self.model_ = networks[0] if len(networks) == 1 else Ensemble(networks, self.combine)
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+            if not all(bool(value.isfinite().all()) for value in weights.values()):
+                raise ValueError("weights that are not finite")
             self.model_.load_state_dict(weights)
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())

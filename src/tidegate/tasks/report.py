@@ -21,7 +21,8 @@ def write_report(forecaster: Forecaster, test: Backtest, folder: Path, data: Any
     metrics = evaluate(test, forecaster.config.seed)
     write_metrics(folder, metrics)
     pictures = draw_forecasts(test, folder, forecaster.config.cell.upper())
-    write_text(folder / CARD, _card(forecaster, metrics, command))
+    if data is None:
+        write_text(folder / CARD, _card(forecaster, metrics, command))
     names = (MODEL, CONFIG, METRICS, HISTORY, CARD)
     about = metrics["test"]
     sentence = coverage_sentence(metrics, forecaster.config.cell.upper())

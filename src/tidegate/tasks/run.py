@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 import tidegate
@@ -23,6 +25,15 @@ from tidegate.training.checkpoint import load_tensors, save_tensors
 FORMAT = 1
 MODEL, CONFIG, METRICS, CARD = "model.safetensors", "config.toml", "metrics.json", "README.md"
 SOURCE = "data.json"
+LOCK = ".lock"
+
+
+class Source(NamedTuple):
+    """What a run was made from."""
+
+    data: str | None = None  # path of the file or folder that was read
+    sha256: str | None = None  # its :func:`digest`
+    command: str | None = None
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -41,9 +52,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_config(folder: Path, task: str, config: Config, data: str | None, digest: str | None) -> None:
-    """``config.toml``: every option, under a comment that says who wrote it; ``data.json``: which table it was."""
-    write_text(folder / SOURCE, json.dumps({"data": data, "sha256": digest}) + "\n")
+def write_config(folder: Path, task: str, config: Config, source: Source) -> None:
+    """``config.toml``: every option, under a comment that says who wrote it; ``data.json``: where the run is from."""
+    write_text(folder / SOURCE, json.dumps({"task": task} | source._asdict()) + "\n")
     write_text(folder / CONFIG, f"# tidegate {tidegate.__version__}, task {task}\n{config.to_toml()}")
 
 
@@ -121,6 +132,21 @@ def check_unchanged(folder: str | Path, config: Config, facts: Mapping[str, Any]
             )
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder while it is trained in; the lock goes with the process, however that ends."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        with lock:
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps a file that is open
+                    (folder / LOCK).unlink()
+    except Timeout:
+        raise RunError(f"another process is training in {folder}; wait for it, or give another --out") from None
+
+
 def check_free(folder: str | Path) -> None:
     """Refuse a folder that holds a run, or anything else that a new run would mix with.
 
@@ -131,7 +157,7 @@ def check_free(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.is_dir():
         return
-    held = {path.name for path in folder.iterdir()}
+    held = {path.name for path in folder.iterdir()} - {LOCK}
     if (folder / CONFIG).is_file() and SOURCE in held:
         if held <= {CONFIG, SOURCE}:
             return  # a run that stopped before its first checkpoint
@@ -140,18 +166,20 @@ def check_free(folder: str | Path) -> None:
         raise ConfigError(f"{folder} is not empty, and a run needs a folder of its own; give another --out")
 
 
-def data_of(folder: str | Path) -> Path | None:
-    """The table that a run was trained on, where that was a file."""
-    data = _source(folder).get("data")
-    return Path(data) if isinstance(data, str) else None
+def source_of(folder: str | Path) -> Source:
+    """What a run was made from; nothing where that is not known."""
+    found = _source_facts(folder)
+    return Source(*(value if isinstance(value := found.get(name), str) else None for name in Source._fields))
 
 
-def digest_of(folder: str | Path) -> str | None:
-    """The :func:`digest` of a run's table, where that was a file."""
-    return _source(folder).get("sha256")
+def check_task(folder: str | Path, task: str) -> None:
+    """Refuse to go on with a run of another task."""
+    there = _source_facts(folder).get("task", task)
+    if there != task:
+        raise RunError(f"{folder} is a run of {there}; go on with it by: tidegate train {there} --resume")
 
 
-def _source(folder: str | Path) -> dict[str, Any]:
+def _source_facts(folder: str | Path) -> dict[str, Any]:
     try:
         found = json.loads((Path(folder) / SOURCE).read_text())
     except (OSError, ValueError):

@@ -20,6 +20,7 @@ from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
+from tidegate.training.progress import say
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
 PARTS = ("train", "valid")
@@ -127,6 +128,11 @@ class SequenceLearner(Learner):
         """Draw the parts, stratified by the codes (N,), or take those given; says how many there are of each."""
         if self._given is None:
             parts = split(codes, data.groups, self.config.validation, test, self.config.seed)
+            if test > 0 and not len(parts[2]):
+                raise DataError(
+                    f"there are too few sequences ({len(data):,}) to keep some untouched; give more (in two-column "
+                    "text a blank line ends a sequence), or --test 0 to keep none"
+                )
         else:
             where = {name: n for n, name in enumerate(data.names)}
             trained, valid = ([where[n] for n in self._given[part] if n in where] for part in PARTS)
@@ -188,6 +194,8 @@ class SequenceLearner(Learner):
             if begun and (path / MODEL).is_file():
                 return type(self).load(path)
         other = type(self)(**options)
+        if progress:
+            say([f"beside it: {form}"])
         other.data_, other._given = self.data_, self.kept_
         return other._learn(self.training_data(), path, resume=begun, progress=progress, notes=False)
 

@@ -50,9 +50,10 @@ def write_report(
     write_metrics(folder, metrics)
     with atomic_write(folder / PICTURE) as file:
         file.write(draw_confusion(metrics["confusion"], metrics["classes"], model.form, model.labelled))
-    write_text(folder / CARD, _card(model, metrics, command))
+    if data is None:
+        write_text(folder / CARD, _card(model, metrics, command))
     return Report(
-        f"{_tested(metrics)} kept untouched; * is best",
+        f"{_tested(metrics)} {'kept untouched' if data is None else 'given'}; * is best",
         *table(model, metrics),
         model.sentences(metrics),
         sequences.notes if data is not None else [],

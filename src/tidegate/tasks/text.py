@@ -6,6 +6,7 @@ N bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +20,7 @@ from tidegate.errors import DataError
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.text_config import FORMS, TextConfig
-from tidegate.tasks.text_generate import check_sampling, generate
+from tidegate.tasks.text_generate import check_sampling, generate, prompt_bytes
 from tidegate.tasks.text_job import TextJob, byte_bits, streams
 from tidegate.tasks.text_network import TextNet
 
@@ -80,6 +81,7 @@ class TextModel(Learner):
         DataError, ConfigError, TrainingStopped
             With one sentence that says what is wrong, where, and what to do.
         """
+        _refuse_text(data)
         return self._fit(data, folder, resume=resume, progress=progress)
 
     def predict(self, data: Any) -> pl.DataFrame:
@@ -97,7 +99,7 @@ class TextModel(Learner):
             ``bits``, ``bits_per_byte``, ``perplexity`` (2 to the bits per byte) and ``text``.
         """
         self._check_fitted("predict")
-        text = read_text(data)
+        text = self._read(data)
         self.predict_notes_ = text.notes
         bits = self.byte_bits(text.data)
         starts = text.lines()  # (R,)
@@ -127,17 +129,17 @@ class TextModel(Learner):
         Long texts are scored in parts side by side, each after the 1,024 bytes before it.
         """
         self._check_fitted("byte_bits")
-        earlier = None if before is None else read_text(before).data
-        return byte_bits(self.model_.eval(), read_text(data).data, earlier)
+        earlier = None if before is None else self._read(before).data
+        return byte_bits(self.model_.eval(), self._read(data).data, earlier)
 
     def generate(
-        self, prompt: str = "", length: int = 500, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0
+        self, prompt: str | bytes = "", length: int = 500, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0
     ) -> Iterator[str]:
         """Write on after a prompt.
 
         Parameters
         ----------
-        prompt : str
+        prompt : str or bytes
             What the text begins with; a fresh line by default. It is not given back.
         length : int
             Characters.
@@ -153,10 +155,15 @@ class TextModel(Learner):
         ------
         str
             A character, or a few, as soon as they are whole; "".join(...) for all at once.
+
+        Raises
+        ------
+        ConfigError
+            At the call, if an argument is none of these.
         """
         self._check_fitted("generate")
         check_sampling(length, temperature, top_p, seed)
-        return generate(self.model_.eval(), prompt, length, temperature, top_p, seed)
+        return generate(self.model_.eval(), prompt_bytes(prompt), length, temperature, top_p, seed)
 
     def evaluate(self, data: Any = None, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
         """Bits per byte of a text that training has not seen, beside baselines.
@@ -184,6 +191,7 @@ class TextModel(Learner):
         """As :meth:`evaluate`, with ``metrics.json`` and the card in a run folder."""
         from tidegate.tasks.text_report import write_report
 
+        _refuse_text(data)
         return write_report(self, folder, data, compare=compare, command=command, progress=progress)
 
     def untouched(self, data: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -195,6 +203,7 @@ class TextModel(Learner):
             If there are none.
         """
         self._check_fitted("evaluate")
+        _refuse_text(data)
         if data is not None and not (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_):
             return read_text(data).data, None
         text, end = self.training_text().data, self.ends_[1]
@@ -246,6 +255,7 @@ class TextModel(Learner):
     # -- what the skeleton asks for ---------------------------------------------------------------
 
     def _read(self, data: Any) -> Text:
+        _refuse_text(data)
         return read_text(data)
 
     def _prepare(self, data: Text) -> None:
@@ -297,3 +307,14 @@ class TextModel(Learner):
 
 def _digest(data: np.ndarray) -> str:
     return hashlib.sha256(data.tobytes()).hexdigest()
+
+
+def _refuse_text(data: Any) -> None:
+    """A text in place of its path, before the system refuses it as a name."""
+    if not isinstance(data, str | Path) or (len(name := str(data)) < 200 and name.isprintable()):
+        return
+    if not os.path.exists(os.path.expanduser(name)):
+        raise DataError(
+            f"a text is the path of a file or of a folder, or bytes; given a {type(data).__name__} of {len(name):,} "
+            "characters that names no file (a text in memory: text.encode())"
+        )

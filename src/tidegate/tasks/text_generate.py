@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,15 @@ from tidegate.tasks.text_job import START
 
 def check_sampling(length: int, temperature: float, top_p: float, seed: int) -> None:
     """Refuse what cannot be sampled by."""
+    for name, value, kind in (
+        ("length", length, Integral),
+        ("temperature", temperature, Real),
+        ("top_p", top_p, Real),
+        ("seed", seed, Integral),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            what = "a whole number" if kind is Integral else "a number"
+            raise ConfigError(f"{name} is {what}; given {value!r} of type {type(value).__name__}")
     if length < 0:
         raise ConfigError(f"length is a number of characters, 0 at least; given {length}")
     if not 0 <= temperature < float("inf"):
@@ -26,6 +36,18 @@ def check_sampling(length: int, temperature: float, top_p: float, seed: int) -> 
         raise ConfigError(f"top_p is a share of the probability, above 0 and at most 1; given {top_p:g}")
     if seed < 0:
         raise ConfigError(f"seed is a whole number from 0; given {seed}")
+
+
+def prompt_bytes(prompt: str | bytes) -> bytes:
+    """A prompt as the model reads it."""
+    if isinstance(prompt, bytes):
+        return prompt
+    if not isinstance(prompt, str):
+        raise ConfigError(f"prompt is a str, or bytes; given {prompt!r} of type {type(prompt).__name__}")
+    try:
+        return prompt.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ConfigError(f"prompt is text that UTF-8 can write, or bytes; given {prompt!r}") from None
 
 
 def choices(scores: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
@@ -66,11 +88,11 @@ def sample_bytes(model: Any, prompt: bytes, temperature: float, top_p: float, se
             scores, state = model.step(torch.tensor([byte]), state)
 
 
-def generate(model: Any, prompt: str, length: int, temperature: float, top_p: float, seed: int) -> Iterator[str]:
+def generate(model: Any, prompt: bytes, length: int, temperature: float, top_p: float, seed: int) -> Iterator[str]:
     """Characters as they come; a character of several bytes is held back until it is whole."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     made = 0
-    stream = sample_bytes(model, prompt.encode("utf-8", "surrogateescape"), temperature, top_p, seed)
+    stream = sample_bytes(model, prompt, temperature, top_p, seed)
     while made < length:
         piece = decoder.decode(bytes([next(stream)]))[: length - made]
         if piece:

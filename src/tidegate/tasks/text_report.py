@@ -172,9 +172,10 @@ def write_report(
         return Report("", [], [], ["Nothing was kept untouched (--test 0), so there is no score."], [], kept)
     metrics = evaluate(model, *model.untouched(data), compare=compare, progress=progress)
     write_metrics(folder, metrics)
-    write_text(folder / CARD, _card(model, metrics, command))
+    if data is None:
+        write_text(folder / CARD, _card(model, metrics, command))
     return Report(
-        f"{metrics['test']['bytes']:,} bytes kept untouched; * is best",
+        f"{metrics['test']['bytes']:,} bytes {'kept untouched' if data is None else 'given'}; * is best",
         *table(metrics),
         sentences(metrics, model.form),
         notes,

@@ -34,7 +34,7 @@ class TrainingConfig(Config):
         0.99, ge=0, lt=1, description="Decay of the running average of the weights, which is what is kept; 0 for none."
     )
     patience: int = Field(6, ge=1, description="Epochs without a better validation score before training stops.")
-    seed: int = Field(0, ge=0, description="Start of every random number.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Start of every random number.")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision.")
     cpu: bool = Field(False, description="Stay on the CPU where a GPU is present.")
     checkpoint_seconds: float = Field(30.0, ge=0, description="Seconds between checkpoints inside an epoch.")

@@ -72,7 +72,11 @@ class Progress:
             row = place.history[-1]
             mark = "  best so far" if place.best_epoch == place.epoch + 1 else ""
             self._console.print(
-                f"epoch {place.epoch + 1:3d}/{self._epochs}  loss {row['loss']:.4f}  validation {score:.4f}  "
+                f"epoch {place.epoch + 1:3d}/{self._epochs}  loss {_shown(row['loss'])}  validation {_shown(score)}  "
                 f"{place.seconds:.0f} s{mark}",
                 highlight=False,
             )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
