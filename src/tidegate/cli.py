@@ -53,7 +53,8 @@ def evaluate(
     run
         A run folder.
     data
-        The table; the one that the run was trained on by default. Rows after it are scored too.
+        The table; the one that the run was trained on by default. Rows after it are scored too. Scores on another
+        one are kept apart, in evaluations/ in the run folder.
     compare
         Train another form of the model too, and put it beside; for forecasts, rnn or lstm.
     """
