@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tidegate as tg
+from tidegate.tasks.pictures import draw_forecasts
+
 DRAW_ALL = "dispatchEvent(new Event('beforeprint'))"
 UNDRAWN = "[...document.querySelectorAll('figure .plot')].filter(e => !e.querySelector('.main-svg')).length"
 RIGHT = "Math.max(...[...document.querySelectorAll('.main-svg')].map(e => e.getBoundingClientRect().right))"
@@ -73,3 +76,20 @@ def test_hostile_names_are_shown_not_run(page, visit):
     labels = tab.locator("#case1-inputs .ytick text").all_text_contents()
     assert any("</script><script>hacked(2)</script>" in label for label in labels)
     assert seen.errors == []
+
+
+def test_the_page_of_forecasts(hostile, tmp_path, visit):
+    """Its title fits, its lines are in the reader's scheme, and names are text."""
+    draw_forecasts(tg.Forecaster.load(hostile / "run").backtest(), tmp_path, "LSTM")
+    for width, scheme, ink in ((400, "light", "rgb(27, 27, 27)"), (400, "dark", "rgb(228, 232, 236)")):
+        seen = visit(f"file://{tmp_path}/forecasts.html", width, scheme)
+        tab = seen.tab
+        tab.wait_for_function(
+            "ink => [...document.querySelectorAll('.js-line')].some(e => e.style.stroke === ink)", arg=ink
+        )
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        heading, legend = tab.locator("h1").bounding_box(), tab.locator(".legend").bounding_box()
+        assert heading["y"] + heading["height"] <= legend["y"]
+        assert legend["x"] + legend["width"] <= width
+        assert tab.locator("img").count() == 0
+        assert seen.errors == []

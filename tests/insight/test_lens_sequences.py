@@ -232,6 +232,17 @@ def test_in_a_browser(server, visit):
     tab.fill("#lens-value", "")
     tab.click("#lens-predict")
     tab.wait_for_function("() => document.querySelector('#lens-problem').textContent !== ''")
+    idle()
+    assert "The edit changes" not in tab.locator("#lens-edit .facts").inner_text()
+    box = tab.locator("#lens-problem").bounding_box()
+    assert 0 < box["y"] < box["y"] + box["height"] < 900  # in the window, wherever it is
+    tab.fill("#lens-end", "9999")
+    tab.click("#lens-find")
+    idle()
+    assert "9999" in tab.locator("#lens-problem").inner_text()
+    assert tab.locator("#lens-units").inner_text() == ""
+    assert tab.locator("#lens-spans tr").count() == 0
+    assert tab.locator("nav a").first.inner_text() == "Live"
     tab.select_option("#lens-row", "1")
     idle()
     for width, scheme in ((1280, "dark"), (400, "dark"), (400, "light")):

@@ -6,19 +6,22 @@ import base64
 import hashlib
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 from insight_names import PAST, TARGET
+from matplotlib.figure import Figure as Canvas
 
 from tidegate.cli import main
 from tidegate.errors import ConfigError
 from tidegate.insight import open_forecast
 from tidegate.insight.charts import Chart, Figure, Heat, Mark, Panel
+from tidegate.insight.figures import half_life_chart
 from tidegate.insight.gap import Agreement
 from tidegate.insight.order import block, blocks, order_units, thin
 from tidegate.insight.page import Section, chart_json, plain, render, safe_json
-from tidegate.insight.pngs import png
+from tidegate.insight.pngs import _times, png
 from tidegate.insight.report import explain
 from tidegate.insight.study import Moment, gap_steps, kept_steps, moments_of, study
 from tidegate.insight.window_figures import ledger_figure, output_chart, sequence_chart
@@ -217,6 +220,35 @@ def test_numbers_are_json():
 def test_pictures_take_any_name():
     mark = Mark("bars", np.array(["$x^", "_y", "<b>"]), np.ones(3), "_z$", "gain")
     assert png(Figure("k", "$t", "", {"": [Chart("a_$", "$", "_", [mark], sideways=True)]})).startswith(b"\x89PNG")
+
+
+def test_dates_of_any_span_have_ticks():
+    """Matplotlib warns where no step of time gives few enough ticks."""
+    for unit, most in (("s", 130), ("m", 130), ("h", 130), ("D", 100), ("M", 60), ("Y", 30)):
+        for count in {2, 3, 5, 7, 11, 23, 47, 71, 95, most} - set(range(most + 1, 96)):
+            start = np.datetime64("2013-11-26T00", unit)
+            times = (start + np.arange(count + 1)).astype("datetime64[us]")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                axis = Canvas().subplots()
+                axis.plot(times, np.zeros(count + 1))
+                _times(axis, times)
+                assert 1 <= len(axis.get_xticks()) <= 9
+
+
+def test_marks_that_meet_are_both_seen(found):
+    """Rings lie under dots, and the legend has the plot's symbols."""
+    spans = [(found.trained.spans, "trained", "trained"), (found.untrained.spans, "untrained", "control")]
+    drawn = chart_json(half_life_chart(spans, "hour"))
+    assert [entry["kind"] for entry in drawn["legend"]] == ["ring", "dash", "dot", "dash"]
+    ring, dot = (trace["marker"] for trace in drawn["data"] if trace["mode"] == "markers")
+    assert ring["size"] > dot["size"]
+    assert (ring["color"], ring["line"]["color"], dot["color"]) == ("@sheet", "@control", "@trained")
+
+
+def test_a_colour_bar_tells_its_limits():
+    assert Panel("c", np.zeros((2, 2)), True, 0.12345).ticks() == ([-0.12345, 0.0, 0.12345], ["-0.12", "0", "0.12"])
+    assert Panel("i", np.zeros((2, 2)), False, 1.0).ticks() == ([0.0, 0.5, 1.0], ["0", "0.5", "1"])
 
 
 def test_refusals(hostile, tmp_path, capsys):

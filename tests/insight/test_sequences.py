@@ -16,8 +16,8 @@ from tidegate.errors import RunError
 from tidegate.insight.figures import ablation_chart
 from tidegate.insight.gap import ledger_gap
 from tidegate.insight.output import output_ledger
-from tidegate.insight.report import explain
-from tidegate.insight.sequence_study import SHARES, decision, kept, probed, sequence_study
+from tidegate.insight.report import explain, page_of
+from tidegate.insight.sequence_study import PLACES, SHARES, decision, kept, probed, sequence_study, spread
 from tidegate.insight.sequences import NONE, open_sequences
 
 OPTIONS = {"sequence": "s", "label": "kind", "time": "t", "feature": ["v", "w"], "hidden_size": 6, "seed": 1}
@@ -66,6 +66,40 @@ def test_kept_is_the_first_or_the_last_part():
     whole, short = kept(x, lengths, 1.0, last=True)
     assert short.tolist() == lengths.tolist()
     assert torch.equal(whole, x)
+
+
+def test_a_step_is_spread_over_all_that_it_covers():
+    np.testing.assert_allclose(spread(np.ones((5, 2))), np.full((PLACES, 2), 5 / PLACES))
+    long = np.random.default_rng(0).random((3 * PLACES, 1))
+    np.testing.assert_allclose(spread(long), long.reshape(PLACES, 3, 1).sum(1))
+    thirds = [part.sum() for part in np.array_split(spread(np.array([[1.0], [2.0], [4.0]])), 3)]
+    np.testing.assert_allclose(thirds, [1, 2, 4])
+
+
+@pytest.mark.parametrize("rows", [[], [0, 999], [-1], [0.5], [True], 3])
+def test_sequences_that_are_not_there(opened, rows):
+    with pytest.raises(ValueError, match=re.escape(f"from 0 to {len(opened.rows) - 1}; given {rows}")):
+        opened.take(rows)
+
+
+def test_labels_that_are_not_there(opened):
+    for label, other, given in ((0, 2, 2), (-1, 0, -1)):
+        with pytest.raises(ValueError, match=f"a label is a whole number from 0 to 1; given {given}"):
+            opened.margin(label, other)
+
+
+def said(study) -> str:
+    """All that the page says beside its plots."""
+    title, about, sections = page_of(study)
+    words = [title, *about]
+    for section in sections:
+        words += [section.title, section.text]
+        for figure in section.figures:
+            words += [figure.title, figure.hint, figure.choice, *figure.charts]
+            for charts in figure.charts.values():
+                for chart in charts:
+                    words += [chart.title, chart.x, *chart.facts, *(m.name for m in getattr(chart, "marks", []))]
+    return "\n".join(words)
 
 
 def test_needed_ends_at_the_score_of_the_whole(opened, found):
@@ -165,6 +199,20 @@ def test_a_tagger_opened():
     after = study.trained.sizes[study.trained.places > 0].sum()
     assert after > 0.5 * study.trained.sizes[study.trained.places != 0].sum()
     assert study.cases[0].step is not None
+    assert "backward" in said(study)
+
+
+def test_a_direction_that_is_not_there_is_not_told_of():
+    tokens = [["a", "b", "a"], ["b", "b", "a", "a"]] * 10
+    options = {"hidden_size": 4, "epochs": 1, "test": 0.3, "bidirectional": False}
+    model = tg.Tagger(**options).fit(tokens, [["X" if t == "a" else "Y" for t in one] for one in tokens])
+    study = sequence_study(open_sequences(model, most=4), worst=1)
+    assert study.trained.needed.last.shape == (0, 2)
+    text = said(study)
+    assert "steps before it" in text
+    assert not re.search(
+        "backward|direction|which side|after|other side|read forwards,", text.replace("all after it live", "")
+    )
 
 
 def test_a_text_opened(tmp_path):
@@ -180,7 +228,11 @@ def test_a_text_opened(tmp_path):
     expected = torch.nn.functional.cross_entropy(scores[:, 0], given[1:])
     torch.testing.assert_close(one.loss()(one.x)[0], expected)
     assert one.labels[ord(" ")] == "space"
-    assert sequence_study(one, worst=1).cases[0].trained.trace.layers[0].cell.shape[0] == 200
+    study = sequence_study(one, worst=1)
+    assert study.cases[0].trained.trace.layers[0].cell.shape[0] == 200
+    text = said(study)
+    assert "foretells the next byte of 256" in text
+    assert not re.search("label|tag|sequences that|direction|backward|Flags|none before", text)
 
 
 def test_unknown_labels_are_not_scored(opened):
@@ -201,6 +253,9 @@ def test_the_page_of_a_classifier(run, tmp_path, capsys):
     for key in ("places", "case1-ledger"):  # no ledger without its honesty figure
         for chart in charts[key]["charts"][""]:
             assert sum(fact.startswith("Ledger against truth") for fact in chart["facts"]) == 2
+    assert re.search("The label that is given is “(up|down)”; the right one is “(up|down)”", text)
+    for chart in charts["gradients"]["charts"][""]:
+        assert [fact.partition(":")[0] for fact in chart["facts"]][1] == "vanilla RNN, untrained"
     for key in keys:
         assert (tmp_path / "page" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
 

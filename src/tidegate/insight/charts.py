@@ -13,6 +13,17 @@ import numpy as np
 Colour = Literal["trained", "control", "rnn", "path", "ink", "gain", "loss", "erased", "replaced"]
 
 
+def quoted(name: object) -> str:
+    """A name that comes from the data, as a sentence holds it."""
+    return f"“{name}”"
+
+
+def step_name(step: object) -> str:
+    """A step as a sentence holds it: its number, and what is read there if it is a word or a letter."""
+    place, _, word = str(step).partition(" ")
+    return f"{place} {quoted(word)}" if word else place
+
+
 @dataclass(frozen=True)
 class Mark:
     """One set of points: a line, bars, dots, or a band from ``low`` to ``y``."""
@@ -26,6 +37,12 @@ class Mark:
     dash: bool = False
     strong: float = 1.0  # opacity
     keys: list[str] | None = None  # what a click on each point asks for
+
+    def shape(self) -> Literal["dot", "ring", "diamond"]:
+        """Of dots: rings are the larger, and are seen around a dot that covers them."""
+        if self.colour == "replaced":
+            return "diamond"
+        return "ring" if self.colour in ("erased", "control") else "dot"
 
 
 class Line(NamedTuple):
@@ -57,6 +74,12 @@ class Panel(NamedTuple):
     values: np.ndarray  # (H, n)
     signed: bool
     limit: float
+
+    def ticks(self) -> tuple[list[float], list[str]]:
+        """Of the colour bar: both limits and the middle, and how they are written."""
+        low = -self.limit if self.signed else 0.0
+        values = [low, (low + self.limit) / 2, self.limit]
+        return values, [f"{value:.2g}" for value in values]
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ def half_lives(charts: dict[str, Chart | Heat], chosen: str = "", choice: str = 
 
 def half_life_chart(sides: Sequence[tuple[MemorySpans, str, Colour]], unit: str, direction: int = 0) -> Chart:
     """The half-lives of one direction's units, trained and untrained."""
-    marks, facts = [], []
+    marks: list[Mark] = []
+    facts = []
     for spans, name, colour in sides:
         half, log = spans.half_life_time[direction], spans.half_life_log[direction] * spans.time  # (H,)
         order = np.argsort(-half, kind="stable")
@@ -119,9 +120,12 @@ def half_life_chart(sides: Sequence[tuple[MemorySpans, str, Colour]], unit: str,
         cap = spans.longest_lag * spans.time
         shown = np.where(np.isfinite(half[order]), half[order], np.nan)
         other = log[order]
-        marks.append(Mark("dots", rank, np.where(shown > 0, shown, np.nan), f"{name}, median retention", colour))
         other = np.where(np.isfinite(other) & (other > 0) & (other < 10 * cap), other, np.nan)
-        marks.append(Mark("line", rank, other, f"{name}, ln(1/2) / mean ln f", colour, dash=True, strong=0.7))
+        both = [
+            Mark("dots", rank, np.where(shown > 0, shown, np.nan), f"{name}, median retention", colour),
+            Mark("line", rank, other, f"{name}, ln(1/2) / mean ln f", colour, dash=True, strong=0.7),
+        ]
+        marks = both + marks  # the trained on top
         low, high = spans.low[1, direction].mean(), spans.high[1, direction].mean()
         beyond = int(np.isinf(half).sum())
         facts.append(
@@ -167,9 +171,9 @@ def flow_chart(flow: GradientFlow, time: float, unit: str, name: str, rnn: str) 
     for values, what, colour, dash in lines:
         x, y = thin(lags, values)
         marks.append(Mark("line", x, np.where(y > 1e-30, y, np.nan), what, colour, dash=dash))
-    for values, what in ((flow.cell, "LSTM memory"), (flow.rnn, "RNN")):
+    for values, what in ((flow.cell, f"{name}, LSTM memory"), (flow.rnn, rnn)):
         left = values[-1] / values[0] if values[0] else 0.0
-        facts.append(f"{name}, {what}: {left:.1e} of the gradient is left {lags[-1]:g} {unit}s back.")
+        facts.append(f"{what}: {left:.1e} of the gradient is left {lags[-1]:g} {unit}s back.")
     return Chart(name, f"lag ({unit}s)", "norm of the gradient", marks, facts, log_y=True)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tidegate.insight.charts import Chart, Colour, Line, Mark
+from tidegate.insight.charts import Chart, Colour, Line, Mark, quoted, step_name
 from tidegate.insight.figures import CONTROL, TRAINED
 from tidegate.insight.live import Live
 from tidegate.insight.order import thin
@@ -44,14 +44,16 @@ class LiveSequences(Live):
         read = "One input of the chosen moment, as the network reads it: in standard deviations."
         if self.words:
             read = "Another word, letter or byte in place of the chosen one; \\n and the like for what is not seen."
-        tagged = self.opened.tagged
-        return {
-            "shown": "The probability, not calibrated, of each step's right label, and of the one it is given."
-            if tagged
-            else "The probability, not calibrated, of the most likely labels if the sequence ended there.",
-            "asked": "of this step's label" if tagged else "of the sequence's label, whatever the moment",
-            "read": read,
-        }
+        shown, asked = "the most likely labels if the sequence ended there", "the sequence's label, whatever the moment"
+        if self.opened.tagged:
+            shown, asked = "each step's right label, and of the one it is given", "this step's label"
+        if self.opened.text:
+            read = "Another byte in place of the chosen one; \\n and the like for what is not seen."
+            shown, asked = (
+                "the byte that comes after each, and of the one foretold",
+                "the byte that comes after this one",
+            )
+        return {"shown": f"The probability, not calibrated, of {shown}.", "asked": f"of {asked}", "read": read}
 
     def start(self) -> int:
         case = self.study.cases[0] if self.study.cases else None
@@ -83,7 +85,7 @@ class LiveSequences(Live):
         times, labels = self.times(row), self.opened.labels
         pair = decision(one, step)
         lines = [] if step is None else [Line(times[step], "this step")]
-        title = f"{labels[pair[0]]} over {labels[pair[1]]}"
+        title = f"{quoted(labels[pair[0]])} over {quoted(labels[pair[1]])}"
         return [
             share_chart(
                 margin_moment(model.take([row]), pair, step), f"{side}: ledger of the margin, {title}", "Margin",
@@ -100,22 +102,25 @@ class LiveSequences(Live):
         """The probability of each step's right label, and of the one that it is given."""
         truth = one.truth[: len(times), 0].numpy()
         before = _probabilities(one, one.x)[:, 0]  # (T, K)
-        marks = [
-            _line(times, before.max(1), "label given", "control"),
-            _line(times, _of(before, truth), "right label", "trained"),
-        ]
+        given, right = ("byte foretold", "byte that comes") if one.text else ("label given", "right label")
+        marks = [_line(times, before.max(1), given, "control"), _line(times, _of(before, truth), right, "trained")]
         facts = []
         if edited is not None:
             after = _probabilities(one, edited)[:, 0]
-            marks.append(_line(times, _of(after, truth), "right label, edited", "rnn"))
+            marks.append(_line(times, _of(after, truth), f"{right}, edited", "rnn"))
             old, new = before.argmax(1), after.argmax(1)
             changed = np.flatnonzero(old != new)
-            named = [f"{times[t]}: {one.labels[new[t]]} instead of {one.labels[old[t]]}" for t in changed[:MOST]]
+            named = [
+                f"{step_name(times[t])}: {quoted(one.labels[new[t]])} instead of {quoted(one.labels[old[t]])}"
+                for t in changed[:MOST]
+            ]
+            what = "foretold bytes" if one.text else "labels"
             facts.append(
-                f"The edit changes {len(changed)} of {len(times)} labels" + "".join(f"; {n}" for n in named) + "."
+                f"The edit changes {len(changed)} of {len(times)} {what}" + "".join(f"; {n}" for n in named) + "."
             )
             size = np.abs(after - before).max(1)
-            facts.append(f"The largest change of a probability: {size.max():.3g}, at {times[int(size.argmax())]}.")
+            most = step_name(times[int(size.argmax())])
+            facts.append(f"The largest change of a probability: {size.max():.3g}, at {most}.")
         return Chart("", "", "probability", marks, facts)
 
     def _by_prefix(self, one: OpenSequences, times: np.ndarray, edited: Tensor | None) -> Chart:
@@ -132,15 +137,16 @@ class LiveSequences(Live):
             Mark("line", at, before[:, k], one.labels[k] + (" (right)" if k == truth else ""), colour)
             for k, colour in zip(shown, colours, strict=False)
         ]
-        facts = [f"All of it read, it is taken for {one.labels[given]}, with a probability of {before[-1, given]:.3g}."]
+        name = quoted(one.labels[given])
+        facts = [f"All of it read, it is taken for {name}, with a probability of {before[-1, given]:.3g}."]
         if edited is not None:
             after = _prefixes(one, edited, ends)
             marks.append(Mark("line", at, after[:, given], f"{one.labels[given]}, edited", "rnn"))
             new = int(after[-1].argmax())
             facts.append(
-                f"The edit changes the probability of {one.labels[given]} from {before[-1, given]:.3g} to "
+                f"The edit changes the probability of {name} from {before[-1, given]:.3g} to "
                 f"{after[-1, given]:.3g}; "
-                + ("the label stays." if new == given else f"it is now taken for {one.labels[new]}.")
+                + ("the label stays." if new == given else f"it is now taken for {quoted(one.labels[new])}.")
             )
         return Chart("", "", "probability", marks, facts)
 

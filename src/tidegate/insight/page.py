@@ -18,8 +18,6 @@ import numpy as np
 
 from tidegate.insight.charts import Chart, Figure, Heat, Line, Mark
 
-_SYMBOLS = {"erased": "circle-open", "replaced": "diamond"}
-
 
 class Section(NamedTuple):
     """A heading, a sentence and its figures."""
@@ -55,7 +53,8 @@ def render(title: str, about: Sequence[str], sections: Sequence[Section], *, liv
                 "follows": figure.follows,
                 "charts": {choice: [chart_json(c) for c in both] for choice, both in figure.charts.items()},
             }
-    links = " ".join(f'<a href="#{html.escape(s.key)}">{html.escape(s.title)}</a>' for s in sections)
+    places = [("lens", "Live")] * bool(live) + [(s.key, s.title) for s in sections]
+    links = " ".join(f'<a href="#{html.escape(key)}">{html.escape(name)}</a>' for key, name in places)
     scripts = [_plotly(), asset("page.js"), *([asset("lens.js")] if live else [])]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     connect = "'self'" if live else "'none'"
@@ -110,7 +109,7 @@ def _legend(chart: Chart | Heat) -> list[dict[str, str]]:
 
 def _shape(mark: Mark) -> str:
     if mark.kind == "dots":
-        return _SYMBOLS.get(mark.colour, "circle").partition("-")[0]
+        return mark.shape()
     return "dash" if mark.dash else mark.kind
 
 
@@ -223,8 +222,13 @@ def _traces(mark: Mark, sideways: bool) -> list[dict[str, Any]]:
         return [{"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **around, **name}]
     shape: dict[str, Any] = {"type": "scatter", "mode": "lines", "line": {"color": colour, "width": 2}}
     if mark.kind == "dots":
-        symbol = _SYMBOLS.get(mark.colour, "circle")
-        shape = {"type": "scatter", "mode": "markers", "marker": {"color": colour, "size": 6, "symbol": symbol}}
+        what = mark.shape()
+        marker: dict[str, Any] = {"color": colour, "size": 6, "symbol": "circle"}
+        if what == "ring":
+            marker |= {"color": "@sheet", "size": 9, "line": {"color": colour, "width": 2}}
+        elif what == "diamond":
+            marker |= {"size": 8, "symbol": "diamond", "line": {"color": "@sheet", "width": 1}}
+        shape = {"type": "scatter", "mode": "markers", "marker": marker}
     elif mark.dash:
         shape["line"]["dash"] = "dot"
     if mark.keys is not None:
@@ -259,6 +263,7 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     layout: dict[str, Any] = {"height": height, "margin": {"t": 8, "b": 50, "l": 40, "r": 60}, "hovermode": "closest"}
     notes = []
     for k, panel in enumerate(heat.panels):
+        values, texts = panel.ticks()
         number = "" if k == 0 else str(k + 1)
         top = 1.0 - k * (each + gap) - gap
         layout[f"yaxis{number}"] = {
@@ -270,7 +275,9 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 "type": "heatmap", "x": columns, "y": [plain(row) for row in heat.rows], "z": _typed(panel.values),
                 "zmin": -panel.limit if panel.signed else 0.0, "zmax": panel.limit, "zsmooth": False,
                 "colorscale": "@diverging" if panel.signed else "@sequential", "yaxis": f"y{number}", "xaxis": "x",
-                "colorbar": {"len": each, "y": top - each / 2, "thickness": 8, "nticks": 3, "x": 1.01},
+                "colorbar": {
+                    "len": each, "y": top - each / 2, "thickness": 8, "x": 1.01, "tickvals": values, "ticktext": texts,
+                },
                 "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>", "name": plain(panel.name),
             }
         )  # fmt: skip

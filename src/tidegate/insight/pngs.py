@@ -13,7 +13,7 @@ COLOURS = {
     "trained": "#1f6fc0", "control": "#9099a3", "rnn": "#d9711c", "path": "#23905a", "ink": "#1d2329",
     "gain": "#2a78c4", "loss": "#d4553b", "erased": "#8a5cc2", "replaced": "#c98a00",
 }  # fmt: skip
-_SYMBOLS = {"erased": "o", "replaced": "D"}
+PAPER = "#ffffff"
 
 
 def png(figure: Figure) -> bytes:
@@ -74,9 +74,12 @@ def _draw_mark(axis: Any, mark: Mark, sideways: bool) -> None:
     elif mark.kind == "band":
         axis.fill_between(x, mark.low, mark.y, color=colour, alpha=mark.strong, linewidth=0, label=label)
     elif mark.kind == "dots":
-        face = "none" if mark.colour == "erased" else colour
-        style = {"marker": _SYMBOLS.get(mark.colour, "o"), "s": 14, "facecolors": face, "edgecolors": colour}
-        axis.scatter(x, mark.y, label=label, zorder=3, linewidths=1, **style)
+        shape = mark.shape()
+        looks = {"dot": (colour, colour, 8), "ring": (PAPER, colour, 32), "diamond": (colour, PAPER, 20)}
+        face, edge, size = looks[shape]
+        symbol = "D" if shape == "diamond" else "o"
+        colours = {"facecolors": face, "edgecolors": edge}
+        axis.scatter(x, mark.y, s=size, marker=symbol, label=label, zorder=3, linewidths=1, **colours)
     else:
         style = {"linestyle": ":" if mark.dash else "-", "alpha": mark.strong}
         axis.plot(x, mark.y, color=colour, linewidth=1.6, label=label, **style)
@@ -92,7 +95,10 @@ def _draw_heat(part: Any, heat: Heat) -> None:
         shown = axis.pcolormesh(
             heat.columns, rows, panel.values, vmin=low, vmax=panel.limit, cmap=colours, shading="nearest"
         )
-        part.colorbar(shown, ax=axis, pad=0.01, aspect=12).ax.tick_params(labelsize=7)
+        bar = part.colorbar(shown, ax=axis, pad=0.01, aspect=12)
+        values, texts = panel.ticks()
+        bar.set_ticks(values, labels=texts)
+        bar.ax.tick_params(labelsize=7)
         axis.set_title(_text(panel.name), loc="left", fontsize=8, pad=2)
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
@@ -106,7 +112,7 @@ def _times(axis: Any, x: np.ndarray) -> None:
     if np.issubdtype(x.dtype, np.datetime64):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(maxticks=6)
+        locator = AutoDateLocator(minticks=3, maxticks=8)  # no closer: two weeks are its longest step below a month
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 

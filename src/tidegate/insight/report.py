@@ -7,6 +7,7 @@ from typing import Any
 
 from tidegate.data.atomic import atomic_write
 from tidegate.errors import ConfigError
+from tidegate.insight.charts import quoted, step_name
 from tidegate.insight.figures import page_figures
 from tidegate.insight.model import OpenForecast, open_forecast
 from tidegate.insight.page import Section, render
@@ -126,7 +127,7 @@ def page_sections(found: Study) -> list[Section]:
     sections = [every]
     for k, case in enumerate(found.cases):
         when = str(case.times[first.history]).replace("T", " ")[:16]
-        whose = f" of {case.series}" if case.series else ""
+        whose = f" of {quoted(case.series)}" if case.series else ""
         text = f"The forecast{whose} from {when} on is off by {case.error:.3g} ({case.target}) on average."
         sections.append(Section(f"case{k + 1}", _place("The worst forecast", k), text, case_figures(found, k)))
     return sections
@@ -135,18 +136,25 @@ def page_sections(found: Study) -> list[Section]:
 def sequence_sections(found: SequenceStudy) -> list[Section]:
     """The figures in their order: all sequences first, then the most surely wrong decisions."""
     one = found.trained.opened
+    what = f"windows of {len(one.x)} bytes" if one.text else "sequences"
     text = (
-        f"{len(one.rows)} sequences that training has not seen. The untrained model has the same shape and new "
+        f"{len(one.rows)} {what} that training has not seen. The untrained model has the same shape and new "
         "weights: what it shows as well was not learnt."
     )
-    sections = [Section("all", "All test sequences", text, sequence_page_figures(found))]
+    heading = "All test windows" if one.text else "All test sequences"
+    sections = [Section("all", heading, text, sequence_page_figures(found))]
     for k, case in enumerate(found.cases):
-        where = "" if case.step is None else f", step {case.steps[case.step]}"
+        where = "" if case.step is None else f", step {step_name(case.steps[case.step])}"
         given = case.trained.label
-        verdict = "is given the right label" if given == case.truth else f"is taken for {one.labels[given]}"
+        verdict = "is given the right label" if given == case.truth else f"is taken for {quoted(one.labels[given])}"
+        place = f"Sequence {quoted(case.name)}{where}"
+        if one.text:
+            verdict = "comes next, "
+            verdict += "as foretold" if given == case.truth else f"{quoted(one.labels[given])} is foretold"
+            place = f"The text {case.name}{where}"
         p = case.trained.probabilities
         text = (
-            f"Sequence {case.name}{where}: {one.labels[case.truth]} {verdict}, with a probability of {p[given]:.2f}; "
+            f"{place}: {quoted(one.labels[case.truth])} {verdict}, with a probability of {p[given]:.2f}; "
             f"log loss {case.loss:.3g} nats."
         )
         name = _place("The most surely wrong decision", k)
@@ -160,6 +168,8 @@ def _place(first: str, k: int) -> str:
 
 def sequence_title(one: OpenSequences) -> str:
     """Of the page."""
+    if one.text:
+        return "Looking inside the text model"
     return "Looking inside the tags" if one.tagged else "Looking inside the labels"
 
 
@@ -167,10 +177,11 @@ def about_sequences(one: OpenSequences) -> list[str]:
     """What model and data these are."""
     lstm = one.lstm
     ways = "reads each sequence in both directions" if lstm.directions == 2 else "reads each sequence once, forwards"
-    what = "gives each step one of" if one.tagged else "gives it one of"
+    what = f"gives {'each step' if one.tagged else 'it'} one of {len(one.labels)} labels"
+    if one.text:
+        ways, what = "reads text byte by byte", f"foretells the next byte of {len(one.labels)}"
     return [
-        f"LSTM, {_layers(lstm.num_layers, lstm.hidden_size)}. It {ways}, {lstm.input_size} inputs a step, and {what} "
-        f"{len(one.labels)} labels.",
+        f"LSTM, {_layers(lstm.num_layers, lstm.hidden_size)}. It {ways}, {lstm.input_size} inputs a step, and {what}.",
         "A ledger takes a decision apart into what each step wrote. " + LEDGER,
     ]
 

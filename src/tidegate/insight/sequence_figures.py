@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tidegate.insight.charts import Chart, Colour, Figure, Heat, Line, Mark, Panel
+from tidegate.insight.charts import Chart, Colour, Figure, Heat, Line, Mark, Panel, quoted
 from tidegate.insight.figures import (
     CONTROL,
     TRAINED,
@@ -22,6 +22,7 @@ from tidegate.insight.figures import (
 )
 from tidegate.insight.order import block, blocks
 from tidegate.insight.sequence_study import SequenceCase, SequenceStudy, SequenceView
+from tidegate.insight.sequences import OpenSequences
 from tidegate.insight.window_figures import (
     GAP_HINT,
     attribution_inputs,
@@ -42,7 +43,8 @@ def sequence_page_figures(study: SequenceStudy) -> list[Figure]:
     if trained.flow is not None and untrained.flow is not None:
         sides = ((trained.flow, TRAINED), (untrained.flow, CONTROL))
         charts = [flow_chart(flow, 1.0, "step", name, "vanilla RNN, untrained") for flow, name in sides]
-        found.append(flows(charts, "This is the first layer, read forwards, over the longest sequences."))
+        way = ", read forwards" if _both(study) else ""
+        found.append(flows(charts, f"This is the first layer{way}, over the longest sequences."))
     both = ((trained, TRAINED, "trained"), (untrained, CONTROL, "control"))
     found.append(ablations([ablation_chart(s.ablation, name, c, "log loss", "nats") for s, name, c in both]))  # type: ignore[arg-type]
     return found
@@ -50,38 +52,47 @@ def sequence_page_figures(study: SequenceStudy) -> list[Figure]:
 
 def needed_figure(study: SequenceStudy) -> Figure:
     """Log loss against the part of a sequence that is read."""
-    tagged = study.trained.opened.tagged
+    one, both = study.trained.opened, _both(study)
+    tagged, step = one.tagged, _step(one)
     marks, facts = [], []
-    words = ("steps before, none after", "steps after, none before") if tagged else ("the first part", "the last part")
+    words = ["the first part", "the last part"]
+    if tagged:
+        words = ["steps before, none after", "steps after, none before"] if both else [f"{step}s before it"]
     for side, name in ((study.trained, TRAINED), (study.untrained, CONTROL)):
         x = side.needed.shares if tagged else side.needed.shares * 100
         colours: tuple[Colour, Colour] = ("trained", "path") if name == TRAINED else ("control", "control")
-        for values, what, colour in zip((side.needed.first, side.needed.last), words, colours, strict=True):
+        found = list(zip((side.needed.first, side.needed.last), words, strict=False))  # a direction may not be there
+        for (values, what), colour in zip(found, colours, strict=False):
             strong = 1.0 if name == TRAINED else 0.6
-            dash = what == words[1]
+            dash = what != words[0]
             marks.append(Mark("line", x, values[:, 0], f"{name}, {what}", colour, dash=dash, strong=strong))
         loss, right = side.needed.whole
         facts.append(f"{name}: {loss:.3g} nats and {100 * right:.0f}% right with all.")
-        for values, what in zip((side.needed.first, side.needed.last), words, strict=True):
+        for values, what in found:
             half = len(x) // 2
             amount = f"{x[half]:g}" if tagged else f"{x[half]:g}% of each sequence"
             if name == TRAINED:
                 facts.append(f"{what}: {values[half, 0]:.3g} nats and {100 * values[half, 1]:.0f}% with {amount}.")
-    title = "How many steps does a label need, and on which side?" if tagged else "How much of a sequence is needed?"
+    title = "How much of a sequence is needed?"
     hint = (
-        "The steps on the other side are all taken away: where one line stays above the other, the label needs what "
-        "lies there. "
-        if tagged
-        else "Only a part is read: look for how early the label can be told, and whether the end says what the start "
-        "does. "
+        "Only a part is read: look for how early the label can be told, and whether the end says what the start does. "
     )
+    if tagged and both:
+        title = "How many steps does a label need, and on which side?"
+        hint = "The steps on the other side are all taken away: where one line stays above the other, the label needs "
+        hint += "what lies there. "
+    elif tagged:
+        title = f"How far back does {'the next byte' if one.text else 'a label'} need to look?"
+        hint = f"The {step} itself is read, and so many before it: where the line becomes flat, what lies further back "
+        hint += "is not used. "
     return one_chart(
         "needed",
         title,
-        hint + "The model was trained on whole sequences; one trained on parts might need less.",
+        f"{hint}The model was trained on {'long text' if one.text else 'whole sequences'}; one trained on parts might "
+        "need less.",
         Chart(
             "Log loss by what is read",
-            "steps read" if tagged else "part of the sequence (%)",
+            f"{step}s read" if tagged else "part of the sequence (%)",
             "log loss (nats)",
             marks,
             facts,
@@ -91,30 +102,38 @@ def needed_figure(study: SequenceStudy) -> Figure:
 
 def places_figure(study: SequenceStudy) -> Figure:
     """Mean |share| of the margin by place and direction."""
-    tagged = study.trained.opened.tagged
+    one, both = study.trained.opened, _both(study)
+    tagged, step = one.tagged, _step(one)
     charts: list[Chart | Heat] = []
     for side, name in ((study.trained, TRAINED), (study.untrained, CONTROL)):
         x = side.places if tagged else 100 * side.places
+        seen = (x <= 0) | both | (not tagged)  # what comes after is not read
         marks = [
-            Mark("line", x, side.sizes[:, d], _direction(d), "trained" if d == 0 else "path", dash=d > 0)
+            Mark("line", x[seen], side.sizes[seen, d], _direction(d), "trained" if d == 0 else "path", dash=d > 0)
             for d in range(side.sizes.shape[1])
         ]
         total = side.sizes.sum(1)
         share = total / max(total.sum(), 1e-300)
         if tagged:
             parts = (share[x < 0].sum(), share[x == 0].sum(), share[x > 0].sum())
-            fact = "{}: {:.0f}% of it lies before the step, {:.0f}% in it, {:.0f}% after."
+            fact = f"{{}}: {{:.0f}}% of it lies before the {step}, {{:.0f}}% in it" + (
+                ", {:.0f}% after." if both else "."
+            )
         else:
             parts = tuple(p.sum() for p in np.array_split(share, 3))
             fact = "{}: {:.0f}% of it lies in the first third, {:.0f}% in the second, {:.0f}% in the last."
         facts = [fact.format(name, *(100 * p for p in parts)), *gap_facts(side.gap, f"{name}, margin")]
-        axis = "steps from the one whose label it is" if tagged else "place in the sequence (%)"
-        charts.append(Chart(name, axis, f"mean |share| ({MARGIN})", marks, facts))
+        axis, size = "place in the sequence (%)", "mean |share| of each part"
+        if tagged:
+            axis = "bytes from the last one read" if one.text else "steps from the one whose label it is"
+            size = "mean |share|"
+        charts.append(Chart(name, axis, f"{size} ({MARGIN})", marks, facts))
     return Figure(
         "places",
         "Which steps wrote the decision?",
-        "The margin of the label that is given over its rival, taken apart into what each step wrote by way of the "
-        "memory, in size. Gates are held fixed, so read the gap below first: where it is large, the bars say little.",
+        f"The margin of the {'byte that is foretold' if one.text else 'label that is given'} over its rival, taken "
+        "apart into what each step wrote by way of the memory, in size. Gates are held fixed, so read the gap below "
+        "first: where it is large, the lines say little.",
         {"": charts},
     )
 
@@ -157,11 +176,15 @@ def decision_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figur
         read = [f"From the top: {', '.join(one.names[:12])}{' and others' * (len(one.names) > 12)}."]
         panel = Panel("inputs, scaled", blocks(x, size).T.astype(np.float32), True, 3.0)
         charts.append(Heat("What was read", "", "inputs", case.steps[::size], one.names, [panel], read, _at(case)))
+    given, right = quoted(one.labels[case.trained.label]), quoted(one.labels[case.truth])
+    hint = f"The label that is given is {given}; the right one is {right}. "
+    hint += "Some labels in the data are wrong: look first whether this one is."
+    if one.text:
+        hint = f"The byte that is foretold is {given}; the one that comes is {right}."
     return Figure(
         f"{key}-decision",
-        "What was read, and what was decided?",
-        f"The label that is given is {one.labels[case.trained.label]}; the right one is {one.labels[case.truth]}. "
-        "Some labels in the data are wrong: look first whether this one is.",
+        "What was read, and what was decided?" if one.names else "What was decided?",
+        hint,
         {"": charts},
     )
 
@@ -169,7 +192,7 @@ def decision_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figur
 def margin_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figure:
     """The margin's ledger."""
     labels = study.trained.opened.labels
-    pair = f"{labels[case.trained.label]} over {labels[case.trained.other]}"
+    pair = f"{quoted(labels[case.trained.label])} over {quoted(labels[case.trained.other])}"
     charts: list[Chart | Heat] = [
         share_chart(
             view.moment, f"{name}: ledger of the margin", "Margin", "biases, the head", case.steps, MARGIN, _at(case)
@@ -190,7 +213,7 @@ def sequence_gates_figure(study: SequenceStudy, case: SequenceCase, key: str) ->
     layers, D = len(case.trained.trace.layers), study.trained.opened.lstm.directions
     for layer in range(layers):
         for d in range(D):
-            chosen = f"layer {layer}, {_direction(d)}"
+            chosen = f"layer {layer}, {_direction(d)}" if D > 1 else f"layer {layer}"
             charts[chosen] = [
                 gates_heat(
                     view.trace.layers[layer], side.orders[layer][d], case.steps, name, _at(case), direction=d
@@ -203,28 +226,30 @@ def sequence_gates_figure(study: SequenceStudy, case: SequenceCase, key: str) ->
     return Figure(
         f"{key}-gates",
         "What do the gates and memories do?",
-        "One row a unit, ordered so that units which move alike are neighbours; steps run to the right, and the "
-        "backward direction reads from the right. Look for edges (an event) and rows that never change. A pattern is "
-        "no proof of a use.",
+        "One row a unit, ordered so that units which move alike are neighbours; steps run to the right"
+        f"{', and the backward direction reads from the right' if D > 1 else ''}. Look for edges (an event) and rows "
+        "that never change. A pattern is no proof of a use.",
         charts,
-        f"layer {layers - 1}, {_direction(0)}",
+        list(charts)[(layers - 1) * D],
         "gates of" if layers * D > 1 else "",
     )
 
 
 def inputs_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figure:
     """Integrated gradients by step, and by input where inputs have names."""
+    one = study.trained.opened
+    whose = "each step's and each input's" if one.names else "each step's"
+    flags = "Flags are held fixed and get no share. " if one.fixed.any() else ""
     charts: list[Chart | Heat] = []
     for view, name in _views(case):
         charts.append(attribution_steps(view.attribution, name, "margin", case.steps, MARGIN))
-        if study.trained.opened.names:
+        if one.names:
             charts.append(attribution_inputs(view.attribution, name, MARGIN))
     return Figure(
         f"{key}-inputs",
         "Which inputs mattered?",
-        "Integrated gradients of the margin, against the mean of the training: how much each step's and each input's "
-        "departure from it moved the decision. Flags are held fixed and get no share; another baseline would give "
-        "other shares.",
+        f"Integrated gradients of the margin, against the mean of the training: how much {whose} departure from it "
+        f"moved the decision. {flags}Another baseline would give other shares.",
         {"": charts},
     )
 
@@ -235,6 +260,15 @@ def _views(case: SequenceCase) -> tuple[tuple[SequenceView, str], tuple[Sequence
 
 def _at(case: SequenceCase) -> list[Line]:
     return [] if case.step is None else [Line(case.steps[case.step], "this step")]
+
+
+def _both(study: SequenceStudy) -> bool:
+    """Whether sequences are read in both directions."""
+    return study.trained.opened.lstm.directions > 1
+
+
+def _step(one: OpenSequences) -> str:
+    return "byte" if one.text else "step"
 
 
 def _direction(d: int) -> str:

@@ -26,7 +26,7 @@ from tidegate.layer import LSTM
 from tidegate.trace import Trace
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-PLACES = 20  # of a sequence, from its start to its end
+PLACES = 21  # of a sequence, from its start to its end: seven a third
 LAGS = 20  # to either side of a step that has a label, in the page
 
 
@@ -36,7 +36,7 @@ class Needed:
 
     shares: np.ndarray  # (S,) of a sequence; steps to either side, where each step has a label
     first: np.ndarray  # (S, 2) log loss and accuracy with the first part, or with steps before and none after
-    last: np.ndarray  # (S, 2) with the last part, or with steps after and none before
+    last: np.ndarray  # (S, 2) with the last part, or with steps after and none before; (0, 2) where none is read back
     whole: tuple[float, float]  # with all
 
 
@@ -47,7 +47,7 @@ class SequenceSide:
     opened: OpenSequences
     needed: Needed
     places: np.ndarray  # of a sequence in [0, 1], or lags from the step whose label it is
-    sizes: np.ndarray  # (places, D) mean |share| of the margin
+    sizes: np.ndarray  # (places, D) mean |share| of the margin: of each part of a sequence, or at each lag
     gap: dict[str, Agreement]
     spans: MemorySpans
     flow: GradientFlow | None
@@ -169,9 +169,10 @@ def _needed_around(one: OpenSequences) -> Needed:
     known = torch.nonzero(one.truth != NONE).numpy()  # (n, 2) step and row
     chosen = known[np.sort(rng.permutation(len(known))[:512])]
     widths = [w for w in (0, 1, 2, 3, 5, 8, 13, 20, 50, 100) if w == 0 or w < int(one.lengths.max())]
-    found = [[_around(one, chosen, w, 0) for w in widths], [_around(one, chosen, 0, w) for w in widths]]
+    first = [_around(one, chosen, w, 0) for w in widths]
+    last = [_around(one, chosen, 0, w) for w in widths if one.lstm.directions > 1]
     whole = _around(one, chosen, None, None)
-    return Needed(np.array(widths), np.array(found[0]), np.array(found[1]), whole)
+    return Needed(np.array(widths), np.array(first), np.array(last).reshape(-1, 2), whole)
 
 
 @torch.no_grad()
@@ -231,13 +232,24 @@ def _places(one: OpenSequences, most: int = 64) -> tuple[np.ndarray, np.ndarray]
     total, count = np.zeros((len(places), D)), np.zeros((len(places), 1))
     for row in _rows(one, most):
         single, step, score = _margin(one, row)
-        sizes = np.abs(output_ledger(one.lstm, single.x, score).shares[:, 0].sum(-1))  # (T, D)
-        T = int(single.lengths[0])
-        at = np.arange(T) - step + LAGS if step is not None else (np.arange(T) * PLACES) // T
+        shares = output_ledger(one.lstm, single.x, score).shares[: int(single.lengths[0]), 0]
+        sizes = np.abs(shares.sum(-1))  # (T, D)
+        if step is None:
+            total += spread(sizes)
+            count += 1.0
+            continue
+        at = np.arange(len(sizes)) - step + LAGS
         inside = (at >= 0) & (at < len(places))
-        np.add.at(total, at[inside], sizes[:T][inside])
-        np.add.at(count, at[inside], 1.0)
+        total[at[inside]] += sizes[inside]
+        count[at[inside]] += 1.0
     return places, total / np.maximum(count, 1.0)
+
+
+def spread(sizes: np.ndarray, parts: int = PLACES) -> np.ndarray:
+    """Sizes of steps (T, D) as those of equal parts of the sequence (parts, D), each step's over all that it covers."""
+    upto = np.concatenate([np.zeros_like(sizes[:1]), sizes.cumsum(0)])  # (T + 1, D)
+    ends, steps = np.linspace(0.0, 1.0, parts + 1), np.linspace(0.0, 1.0, len(upto))
+    return np.diff(np.stack([np.interp(ends, steps, each) for each in upto.T], 1), axis=0)
 
 
 def probed(T: int, step: int | None) -> list[int]:

@@ -56,6 +56,8 @@ class OpenSequences:
         The mean of training.
     token : callable, optional
         From a word, letter or byte to the last inputs of a step (at most I,), where it is such that are read.
+    text : bool
+        Whether labels are the bytes that come next.
     """
 
     model: nn.Module
@@ -71,6 +73,7 @@ class OpenSequences:
     fixed: Tensor
     baseline: Tensor
     token: Callable[[str], Tensor] | None = None
+    text: bool = False
 
     @property
     def lstm(self) -> LSTM:
@@ -85,8 +88,18 @@ class OpenSequences:
         return self.truth.dim() == 2
 
     def take(self, rows: Any) -> OpenSequences:
-        """Some of the sequences, by their indices, no longer than the longest of them."""
+        """Some of the sequences, by their indices, no longer than the longest of them.
+
+        Raises
+        ------
+        ValueError
+            If there is no such sequence, or none is asked for.
+        """
         index = torch.as_tensor(rows)
+        B = len(self.rows)
+        whole = index.dim() == 1 and not index.is_floating_point() and index.dtype != torch.bool
+        if not (whole and len(index) and bool(((index >= 0) & (index < B)).all())):
+            raise ValueError(f"take one sequence or more, by whole numbers from 0 to {B - 1}; given {shown(rows)}")
         lengths = self.lengths[index]
         T = max(1, int(lengths.max()))
         chosen = index.tolist()
@@ -124,7 +137,16 @@ class OpenSequences:
         return lambda x: self.losses(self.scores(x))
 
     def margin(self, label: int, other: int, step: int | None = None) -> Score:
-        """From x to how far one label's score is above another's (B,), at a step where each has a label."""
+        """From x to how far one label's score is above another's (B,), at a step where each has a label.
+
+        Raises
+        ------
+        ValueError
+            If there is no such label.
+        """
+        for given in (label, other):
+            if not 0 <= given < len(self.labels):
+                raise ValueError(f"a label is a whole number from 0 to {len(self.labels) - 1}; given {given}")
 
         def run(x: Tensor) -> Tensor:
             found = self.scores(x) if step is None else self.scores(x)[step]  # (B, K)
@@ -284,6 +306,7 @@ def _open_text(model: TextModel, data: Any, most: int, seed: int) -> OpenSequenc
         torch.zeros(x.shape[-1], dtype=torch.bool),
         x.mean((0, 1)),
         _byte_reader(network.embed),
+        text=True,
     )
 
 
@@ -322,6 +345,12 @@ def _word_reader(model: Tagger) -> Callable[[str], Tensor]:
         return model.model_.embed(batch)[0, 0, values:]
 
     return read
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value as a message names it."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,32 @@ from tidegate.tasks.metrics import intervals
 MOST_PANELS = 4
 MOST_NAMES = 40  # classes named along a confusion matrix
 BLUE, DARK = "#1f5fa8", "#1b1b1b"
+GRID = "rgba(128, 128, 128, 0.25)"  # on light and dark
 SHADES = ["#dfe9f5", "#bcd2ea", "#93b6dc", *["#7aa5d3"] * 20]  # the widest interval first
+DEEP = ["#1c3550", "#26496f", "#33618f", *["#4478ac"] * 20]  # the same in a dark scheme
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>Forecasts</title>
+<style>:root { color-scheme: light dark; }
+body { margin: 1rem; font: 16px/1.4 system-ui, sans-serif; background: #ffffff; }
+h1 { font-size: 1.2rem; color: #1d2329; }
+@media (prefers-color-scheme: dark) { body { background: #1b2026; } h1 { color: #e4e8ec; } }</style></head>
+<body><h1>Forecasts of the untouched last part, each made with what was known at its start</h1>
+@@figure@@</body></html>
+"""
+# What a trace's meta names is drawn in the reader's scheme.
+SCHEME = """
+const dark = matchMedia("(prefers-color-scheme: dark)"), plot = document.getElementById("{plot_id}");
+const colours = @@colours@@;
+function paint() {
+  const { ink, median, shades } = colours[dark.matches ? "dark" : "light"];
+  const line = plot.data.map(t => t.meta === "truth" ? ink : median);
+  const fill = plot.data.map(t => typeof t.meta === "number" ? shades[t.meta] : null);
+  Plotly.update(plot, { "line.color": line, fillcolor: fill }, { "font.color": ink });
+}
+dark.addEventListener("change", paint);
+paint();
+"""
 
 
 class _Panel(NamedTuple):
@@ -124,6 +150,7 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
                         line={"width": 0},
                         hoverinfo="skip",
                         name=name,
+                        meta=rank,
                         legendgroup=name,
                         showlegend=first and k == 0,
                     ),
@@ -148,6 +175,7 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
                 y=panel.truth,
                 line={"color": DARK, "width": 1.2},
                 name="what happened",
+                meta="truth",
                 legendgroup="truth",
                 showlegend=first,
             ),
@@ -157,11 +185,20 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
     figure.update_layout(
         template="plotly_white",
         height=140 + 280 * len(panels),
-        title="Forecasts of the untouched last part, each made with what was known at its start",
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 1, "xanchor": "right"},
+        legend={"orientation": "h", "yref": "container", "yanchor": "top", "y": 1, "x": 0},
         margin={"l": 50, "r": 20, "t": 110, "b": 40},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
     )
-    return figure.to_html(include_plotlyjs=True, full_html=True)
+    figure.update_xaxes(gridcolor=GRID)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID)
+    colours = {
+        "light": {"ink": DARK, "median": BLUE, "shades": SHADES[: len(wide)]},
+        "dark": {"ink": "#e4e8ec", "median": "#7db4f0", "shades": DEEP[: len(wide)]},
+    }
+    script = SCHEME.replace("@@colours@@", json.dumps(colours))
+    drawn = figure.to_html(include_plotlyjs=True, full_html=False, post_script=script, config={"responsive": True})
+    return PAGE.replace("@@figure@@", drawn)
 
 
 def _escape(text: str) -> str:

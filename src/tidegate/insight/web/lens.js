@@ -8,7 +8,7 @@
   let seen = null; // the window that is shown
   const latest = {}; // of each question the newest; older answers are dropped
 
-  async function ask(path, parameters, then) {
+  async function ask(path, parameters, then, failed = () => {}) {
     const turn = latest[path] = (latest[path] || 0) + 1;
     document.body.dataset.busy = path;
     try {
@@ -16,8 +16,9 @@
       const answer = await response.json();
       if (turn !== latest[path]) return;
       at("problem").textContent = answer.problem || "";
-      if (!answer.problem) await then(answer);
+      await (answer.problem ? failed() : then(answer));
     } catch (error) {
+      failed();
       at("problem").textContent = `The lens does not answer; is it still running? (${error.message})`;
     } finally {
       if (turn === latest[path] && document.body.dataset.busy === path) delete document.body.dataset.busy;
@@ -98,7 +99,7 @@
   function showValue() {
     const value = seen.x[number("at")][number("input")];
     at("value").value = value;
-    at("was").textContent = `(it read ${value})`;
+    at("was").textContent = words ? `(it read “${value}”)` : `(it read ${value})`;
   }
 
   function findMatches() {
@@ -130,13 +131,16 @@
         head.append(cell);
       }
       at("spans").replaceChildren(...(rows.length ? [head, ...rows] : []));
+    }, () => {
+      at("units").textContent = "";
+      at("spans").replaceChildren();
     });
   }
 
   function predict() {
     const asked = { row: number("row"), at: number("at"), place: number("input"), value: at("value").value,
       target: number("target") };
-    ask("edit", asked, chart => tidegate.show(side("edit"), chart));
+    ask("edit", asked, chart => tidegate.show(side("edit"), chart), () => seen && tidegate.show(side("edit"), seen.sequence));
   }
 
   for (const id of ["row", "layer", "target"]) at(id).addEventListener("change", showWindow);

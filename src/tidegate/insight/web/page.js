@@ -4,13 +4,13 @@ const tidegate = (() => {
   const palettes = {
     light: {
       trained: "#1f6fc0", control: "#9099a3", rnn: "#d9711c", path: "#23905a", ink: "#1d2329", gain: "#2a78c4",
-      loss: "#d4553b", erased: "#8a5cc2", replaced: "#c98a00", grid: "#e6e9ed", paper: "rgba(0,0,0,0)",
+      loss: "#d4553b", erased: "#8a5cc2", replaced: "#c98a00", grid: "#e6e9ed", paper: "rgba(0,0,0,0)", sheet: "#ffffff",
       sequential: [[0, "#ffffff"], [0.35, "#a9cbe8"], [0.7, "#3d84c4"], [1, "#0c3563"]],
       diverging: [[0, "#a63114"], [0.25, "#e8a08c"], [0.5, "#ffffff"], [0.75, "#8bb8e3"], [1, "#145a9e"]],
     },
     dark: {
       trained: "#5aa9f5", control: "#87919b", rnn: "#f09a50", path: "#52c48d", ink: "#e4e8ec", gain: "#5aa9f5",
-      loss: "#f07f66", erased: "#b995ea", replaced: "#f2c14e", grid: "#313940", paper: "rgba(0,0,0,0)",
+      loss: "#f07f66", erased: "#b995ea", replaced: "#f2c14e", grid: "#313940", paper: "rgba(0,0,0,0)", sheet: "#1b2026",
       sequential: [[0, "#12161a"], [0.35, "#1d4a73"], [0.7, "#4a98dc"], [1, "#d9ecff"]],
       diverging: [[0, "#ffab94"], [0.25, "#b04a30"], [0.5, "#12161a"], [0.75, "#2a6eae"], [1, "#a5d2ff"]],
     },
