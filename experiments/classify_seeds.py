@@ -17,7 +17,8 @@ import numpy as np
 
 import tidegate as tg
 from experiments.pages import replace_part
-from tidegate.tasks.demos import DEMOS, WATCH, Demo
+from tidegate.data import samples
+from tidegate.tasks.demos import DEMOS
 from tidegate.tasks.report import markdown_table
 from tidegate.tasks.run import METRICS, MODEL
 
@@ -27,7 +28,8 @@ COLUMNS = {"accuracy": ("accuracy", 100, 1), "macro_f1": ("macro F1", 100, 1), "
 class Sample(NamedTuple):
     """A set, and what is said of it."""
 
-    demo: Demo
+    data: Path
+    fields: dict[str, Any]
     title: str
     about: str
     groups: str
@@ -35,7 +37,8 @@ class Sample(NamedTuple):
 
 SAMPLES = {
     "words": Sample(
-        DEMOS["classify"],
+        DEMOS["classify"].data(),
+        DEMOS["classify"].fields,
         "The stress of words",
         "The settings of `tidegate demo classify`: the letters of an English word in, which of its three syllables or\n"
         "more is stressed out (see `data/README.md`). Each seed tests on other words, whose first five letters no\n"
@@ -43,7 +46,20 @@ SAMPLES = {
         "beginnings",
     ),
     "watch": Sample(
-        WATCH,
+        samples.path("shoulder_exercises"),
+        {
+            "sequence": "sequence",
+            "label": "exercise",
+            "time": "step",
+            "feature": ["ax", "ay", "az", "wx", "wy", "wz"],
+            "group": "subject",
+            "validation": 0.2,
+            "test": 0.3,
+            "hidden_size": 32,
+            "dropout": 0.5,
+            "noise": 0.6,
+            "epochs": 30,
+        },
         "Exercises by a watch",
         "Two to four seconds of a watch's sensors in (see `data/README.md`), which of seven exercises it is out. Each\n"
         "seed tests on other people, none of whose sequences were seen in training",
@@ -60,14 +76,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/classify-seeds"))
     arguments = parser.parse_args()
     sample = SAMPLES[arguments.sample]
-    demo, found = sample.demo, []
+    found = []
     for seed in range(arguments.seeds):
         folder = arguments.out / f"{arguments.sample}-{seed}"
         if not (folder / MODEL).exists():
-            tg.Classifier(**demo.fields, seed=seed).fit(demo.data(), folder=folder, resume=True, progress=True)
+            tg.Classifier(**sample.fields, seed=seed).fit(sample.data, folder=folder, resume=True, progress=True)
         if not (folder / METRICS).exists():
             command = f"python -m experiments.classify_seeds {arguments.sample}"
-            tg.Classifier.load(folder).report(folder, compare=demo.compare, command=command, progress=True)
+            tg.Classifier.load(folder).report(folder, compare=["shuffled"], command=command, progress=True)
         found.append(json.loads((folder / METRICS).read_text()))
     page = _page(arguments.sample, found)
     print(page)

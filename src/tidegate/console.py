@@ -37,7 +37,9 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
 
     Scores on other data than the run's own are kept apart from its own.
     """
-    if data is not None and str(data.resolve()) != model.data_:
+    if data is not None and str(data.resolve()) == model.data_:
+        data = None
+    if data is not None:
         folder = make_folder(folder / "evaluations" / data.stem)
     command = model.command_ or shlex.join(["tidegate", *sys.argv[1:]])
     found = model.report(folder, data, compare=compare, command=command, progress=True)

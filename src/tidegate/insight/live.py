@@ -5,6 +5,7 @@ T steps, B sequences, I inputs, H hidden units, D directions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from threading import Lock
 from typing import Any
 
@@ -22,7 +23,7 @@ from tidegate.insight.window_figures import gates_heat, memory_chart
 from tidegate.trace import DIRECTIONS
 
 
-class Live:
+class Live(ABC):
     """A study's sequences, asked one question at a time. Answers are JSON's own types.
 
     A task says in a subclass what its sequences are called and what is predicted from them. Layers are
@@ -46,37 +47,37 @@ class Live:
 
     # -- what a task says -------------------------------------------------------------------------
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Of the B sequences, to pick from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inputs(self) -> list[str]:
         """Of what can be edited at a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def targets(self) -> list[str]:
         """Of what is predicted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hints(self) -> dict[str, str]:
         """Of the panel: what is ``shown``, what else is ``asked`` of a moment, how an input is ``read``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> int:
         """The moment that is chosen first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def times(self, row: int) -> np.ndarray:
         """What the T steps of a sequence are called."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _sequence(self, row: int, target: int, edited: Any = None) -> Chart:
         """The sequence with what is predicted; and what is predicted of an edited input (T, 1, I), if any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _outputs(self, row: int, at: int, target: int) -> list[Chart]:
         """Ledgers of what is predicted at a moment."""
-        raise NotImplementedError
 
     def _values(self, row: int) -> list[list[Any]]:
         """The inputs at each step, as they can be edited."""
@@ -94,9 +95,9 @@ class Live:
         x[at, 0, place] = number
         return x
 
+    @abstractmethod
     def _baseline(self, one: Any) -> Tensor:
         """What stands for nothing at each step of one sequence (T, 1, I)."""
-        raise NotImplementedError
 
     def _lines(self, row: int) -> list[Line]:
         """Marks in the gates' heatmaps."""

@@ -63,20 +63,6 @@ def _stresses(model: Any, data: Path, folder: Path) -> str:
 {listed}"""
 
 
-def _watch() -> Path:
-    from tidegate.data import samples
-
-    return samples.path("shoulder_exercises")
-
-
-def _labels(model: Any, data: Path, folder: Path) -> str:
-    from tidegate.data.table import write_table
-
-    path = folder / "labels.csv"
-    write_table(model.predict(data), path)
-    return f"The label of every sequence, with the probability of each exercise: {path}"
-
-
 def _plays() -> Path:
     from tidegate.data import samples
 
@@ -186,26 +172,3 @@ DEMOS = {
         _written,
     ),
 }
-
-# Another of classification, not among the commands: few people, many sensors, and little in the order.
-WATCH = Demo(
-    "Two to four seconds of a watch's motion sensors in, which of seven shoulder exercises it is out; tested on "
-    "people that training has not seen.",
-    _watch,
-    {
-        "sequence": "sequence",
-        "label": "exercise",
-        "time": "step",
-        "feature": ["ax", "ay", "az", "wx", "wy", "wz"],
-        "group": "subject",
-        "validation": 0.2,
-        "test": 0.3,
-        "hidden_size": 32,
-        "dropout": 0.5,
-        "noise": 0.6,
-        "epochs": 30,
-    },
-    {"epochs": 10},
-    ("shuffled",),
-    _labels,
-)

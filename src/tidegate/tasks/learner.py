@@ -112,7 +112,7 @@ class Learner(Estimator):
     @staticmethod
     def combine(outputs: Tensor) -> Tensor:
         """What an ensemble says, from its members' outputs stacked in a first dimension."""
-        raise NotImplementedError
+        return outputs.mean(0)
 
     def _finish(self) -> None:
         """After training: calibration and the like."""
@@ -170,7 +170,7 @@ class Learner(Estimator):
         self.folder_ = path
         with nullcontext() if path is None else locked(make_folder(path)):
             if path is not None:
-                write_config(path, self.task, self.resolved_, self._source_facts())
+                write_config(path, self.task, self.resolved_, self._made_from())
             if progress and notes:
                 say(self.notes_)
             self._taught = {}
@@ -231,14 +231,14 @@ class Learner(Estimator):
     def _members(self) -> int:
         return getattr(self.resolved_, "members", 1)
 
-    def _source_facts(self) -> Source:
+    def _made_from(self) -> Source:
         return Source(self.data_, self._digest, self.command_)
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
         self._check_fitted("save")
         path = make_folder(folder)
-        write_config(path, self.task, self.resolved_, self._source_facts())
+        write_config(path, self.task, self.resolved_, self._made_from())
         tensors = {f"model.{name}": value for name, value in self.model_.state_dict().items()}
         facts = self._facts() | {
             "config": self.resolved_.model_dump(mode="json"),
