@@ -37,7 +37,7 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
 
     Scores on other data than the run's own are kept apart from its own.
     """
-    if data is not None and str(data.resolve()) == model.data_:
+    if model.is_own(data):
         data = None
     if data is not None:
         folder = make_folder(folder / "evaluations" / data.stem)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ def read_text(source: Any) -> Text:
             f"a text is the path of a file or of a folder, or bytes; given {type(source).__name__} "
             "(a text in memory: text.encode())"
         )
+    _refuse_text(source)
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"no such file: {path}" if len(str(path)) < 200 else "no such file; a text in memory is bytes")
@@ -144,3 +146,13 @@ def about(data: bytes) -> str:
     except UnicodeDecodeError:
         kind = "not UTF-8, taken as bytes"
     return f"{len(data):,} bytes, {kinds} different ones, {kind}"
+
+
+def _refuse_text(source: str | Path) -> None:
+    """A text in place of its path, before the system refuses it as a name."""
+    name = str(source)
+    if (len(name) >= 200 or not name.isprintable()) and not os.path.exists(os.path.expanduser(name)):
+        raise DataError(
+            f"a text is the path of a file or of a folder, or bytes; given a {type(source).__name__} of {len(name):,} "
+            "characters that names no file (a text in memory: text.encode())"
+        )

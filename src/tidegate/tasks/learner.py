@@ -146,12 +146,12 @@ class Learner(Estimator):
     # -- what is alike ----------------------------------------------------------------------------
 
     def _fit(self, data: Any, folder: str | Path | None, *, resume: bool, progress: bool) -> Self:
-        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
         check_precision(self.config)
         path = None if folder is None else Path(folder)
         if resume and path is not None:
             check_task(path, self.task)
         read = self._read(data)
+        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
         self._digest = None if self.data_ is None else digest(self.data_)
         begun = source_of(path) if resume and path is not None else Source()
         self.command_ = begun.command or self.command_
@@ -276,6 +276,12 @@ class Learner(Estimator):
             raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
         self.model_.eval()
         return self
+
+    def is_own(self, data: Any) -> bool:
+        """Is it the file or folder that ``fit`` read? None stands for that."""
+        if data is None or not isinstance(data, str | Path) or "\0" in str(data):
+            return data is None
+        return str(Path(data).resolve()) == self.data_
 
     def _source(self, data: Any) -> Any:
         """Data to score on: those given, or the table of ``fit``."""

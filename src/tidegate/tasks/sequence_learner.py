@@ -170,7 +170,7 @@ class SequenceLearner(Learner):
             If there are none.
         """
         self._check_fitted("evaluate")
-        own = data is None or (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_)
+        own = self.is_own(data)
         sequences = self.training_data() if own else self._read(data, trained=True)
         if own or sequences.named:
             seen = {name for part in PARTS for name in self.kept_[part]}

@@ -6,7 +6,6 @@ N bytes.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -81,7 +80,6 @@ class TextModel(Learner):
         DataError, ConfigError, TrainingStopped
             With one sentence that says what is wrong, where, and what to do.
         """
-        _refuse_text(data)
         return self._fit(data, folder, resume=resume, progress=progress)
 
     def predict(self, data: Any) -> pl.DataFrame:
@@ -129,8 +127,8 @@ class TextModel(Learner):
         Long texts are scored in parts side by side, each after the 1,024 bytes before it.
         """
         self._check_fitted("byte_bits")
-        earlier = None if before is None else self._read(before).data
-        return byte_bits(self.model_.eval(), self._read(data).data, earlier)
+        earlier = None if before is None else read_text(before).data
+        return byte_bits(self.model_.eval(), read_text(data).data, earlier)
 
     def generate(
         self, prompt: str | bytes = "", length: int = 500, temperature: float = 1.0, top_p: float = 1.0, seed: int = 0
@@ -191,7 +189,6 @@ class TextModel(Learner):
         """As :meth:`evaluate`, with ``metrics.json`` and the card in a run folder."""
         from tidegate.tasks.text_report import write_report
 
-        _refuse_text(data)
         return write_report(self, folder, data, compare=compare, command=command, progress=progress)
 
     def untouched(self, data: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -203,8 +200,7 @@ class TextModel(Learner):
             If there are none.
         """
         self._check_fitted("evaluate")
-        _refuse_text(data)
-        if data is not None and not (isinstance(data, str | Path) and str(Path(data).resolve()) == self.data_):
+        if not self.is_own(data):
             return read_text(data).data, None
         text, end = self.training_text().data, self.ends_[1]
         if end == len(text):
@@ -255,7 +251,6 @@ class TextModel(Learner):
     # -- what the skeleton asks for ---------------------------------------------------------------
 
     def _read(self, data: Any) -> Text:
-        _refuse_text(data)
         return read_text(data)
 
     def _prepare(self, data: Text) -> None:
@@ -307,14 +302,3 @@ class TextModel(Learner):
 
 def _digest(data: np.ndarray) -> str:
     return hashlib.sha256(data.tobytes()).hexdigest()
-
-
-def _refuse_text(data: Any) -> None:
-    """A text in place of its path, before the system refuses it as a name."""
-    if not isinstance(data, str | Path) or (len(name := str(data)) < 200 and name.isprintable()):
-        return
-    if not os.path.exists(os.path.expanduser(name)):
-        raise DataError(
-            f"a text is the path of a file or of a folder, or bytes; given a {type(data).__name__} of {len(name):,} "
-            "characters that names no file (a text in memory: text.encode())"
-        )
