@@ -126,7 +126,10 @@ def apply(layer: nn.Module, init: str | Initialiser | Iterable[str | Initialiser
     with torch.no_grad():
         torch_default()(layer)
         for one in chosen:
-            (_BY_NAME[one]() if isinstance(one, str) else one)(layer)
+            left = (_BY_NAME[one]() if isinstance(one, str) else one)(layer)
+            if callable(left):  # the maker of an initialiser in place of one
+                name = getattr(one, "__name__", repr(one))
+                raise TypeError(f"init={name} made an initialiser and drew nothing; pass what it returns, {name}()")
 
 
 def _gate(layer: LSTM, index: int) -> slice:

@@ -278,6 +278,7 @@ BAD = {
     ),
     "dtype's name": (lambda: tg.RNN(3, 4, dtype="float"), TypeError, "dtype is a torch.dtype or None; given 'float'"),
     "number to start": (lambda: tg.LSTM(3, 4, init=5), TypeError, "init is one of .*given 5 of type int"),
+    "start not called": (lambda: tg.LSTM(3, 4, init=tg.init.forget_bias), TypeError, r"pass what .* forget_bias\(\)"),
     "list to start": (lambda: tg.LSTM(3, 4, init=["torch", 5]), TypeError, "sequence of these; given 5 of type int"),
     "negative rows": (
         lambda: tg.LSTM(3, 4).initial_state(-3),

@@ -162,6 +162,8 @@ def _read_csv(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.D
         sample = file.read(1 << 16)
     _check_text(path, sample)
     separator, header = _header(path, sample)
+    if "\ufffd" in "".join(header):
+        _check_utf8(path)
     twice = next((c for c in wanted or header if header.count(c) > 1), None)
     check_columns(wanted, header, str(path))
     if twice is not None:
@@ -186,9 +188,8 @@ def _read_csv(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.D
         except _POLARS_ERRORS:  # such as text far down among numbers
             return read(None)  # nine times slower: every row is looked at before any is read
     except _POLARS_ERRORS as error:
-        line = _bad_utf8_line(path)
-        reason = f"line {line} is not UTF-8 text; save it as UTF-8" if line else _first_line(error)
-        raise DataError(f"cannot read {path} as CSV: {reason}") from None
+        _check_utf8(path)
+        raise DataError(f"cannot read {path} as CSV: {_first_line(error)}") from None
 
 
 def _open(path: Path) -> BinaryIO:
@@ -277,14 +278,15 @@ def _lines(binary: BinaryIO) -> Iterator[str]:
     return iter(io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline=""))
 
 
-def _bad_utf8_line(path: Path) -> int | None:
+def _check_utf8(path: Path) -> None:
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                return number
-    return None
+                raise DataError(
+                    f"cannot read {path} as CSV: line {number} is not UTF-8 text; save it as UTF-8"
+                ) from None
 
 
 # --- data frames ---------------------------------------------------------------------------------------------

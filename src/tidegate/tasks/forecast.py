@@ -29,7 +29,6 @@ from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.network import ForecastNet
-from tidegate.tasks.run import MODEL
 from tidegate.training.ensemble import mean_of_quantiles
 from tidegate.training.pretrain import NextStepJob
 
@@ -126,15 +125,7 @@ class Forecaster(Learner):
 
     def twin(self, cell: str, windows: Windows, *, progress: bool = False) -> Forecaster:
         """The same model with another cell, trained on the same data; kept in the run folder."""
-        path = None if self.folder_ is None else self.folder_ / f"compare-{cell}"
-        options: dict[str, Any] = self.resolved_.model_dump() | {"cell": cell}
-        if path is not None and (path / MODEL).is_file():
-            kept = Forecaster.load(path)
-            if kept.resolved_.model_dump() == options:
-                return kept
-        other = Forecaster(**options)
-        other.data_ = self.data_
-        return other._learn(windows.panel, path, progress=progress, notes=False)
+        return self._beside(cell, {"cell": cell}, windows.panel, progress=progress)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from tidegate.errors import ConfigError, DataError, RunError
 from tidegate.tasks.estimator import Estimator
 from tidegate.tasks.run import (
+    CONFIG,
+    MODEL,
     Source,
     check_task,
     check_unchanged,
@@ -186,6 +188,27 @@ class Learner(Estimator):
         for name in names:
             if name not in cls.comparisons:
                 raise ConfigError(f"--compare knows {', '.join(map(repr, cls.comparisons))}; given {name!r}")
+
+    def _beside(self, form: str, changed: dict[str, Any], data: Any, *, progress: bool) -> Self:
+        """The same model with other options, trained on these data; kept in the run folder, and gone on with there."""
+        options: dict[str, Any] = self.resolved_.model_dump() | changed
+        if options == self.resolved_.model_dump():
+            return self
+        path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
+        begun = False
+        if path is not None and (path / CONFIG).is_file():
+            begun = read_config(path, self.Config).model_dump() == options
+            if begun and (path / MODEL).is_file():
+                return type(self).load(path)
+        if progress:
+            say([f"beside it: {form}"])
+        return self._like(options)._learn(data, path, resume=begun, progress=progress, notes=False)
+
+    def _like(self, options: dict[str, Any]) -> Self:
+        """A model not yet trained, to be given the same data."""
+        other = type(self)(**options)
+        other.data_ = self.data_
+        return other
 
     def _train(
         self,

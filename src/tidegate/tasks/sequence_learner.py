@@ -18,9 +18,7 @@ from tidegate.errors import DataError
 from tidegate.tasks.classify_metrics import to_probabilities
 from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner, Report
-from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
-from tidegate.training.progress import say
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
 PARTS = ("train", "valid")
@@ -184,20 +182,12 @@ class SequenceLearner(Learner):
     def twin(self, form: str, *, progress: bool = False) -> Self:
         """Another form of the model, trained on the same sequences; kept in the run folder, and gone on with there."""
         self.check_comparisons([form])
-        path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
-        options: dict[str, Any] = self.resolved_.model_dump() | self.forms[form]
-        if options == self.resolved_.model_dump():
-            return self
-        begun = False
-        if path is not None and (path / CONFIG).is_file():
-            begun = read_config(path, self.Config).model_dump() == options
-            if begun and (path / MODEL).is_file():
-                return type(self).load(path)
-        other = type(self)(**options)
-        if progress:
-            say([f"beside it: {form}"])
-        other.data_, other._given = self.data_, self.kept_
-        return other._learn(self.training_data(), path, resume=begun, progress=progress, notes=False)
+        return self._beside(form, self.forms[form], self.training_data(), progress=progress)
+
+    def _like(self, options: dict[str, Any]) -> Self:
+        other = super()._like(options)
+        other._given = self.kept_
+        return other
 
     # -- the run folder ---------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from tidegate.data.plain import Text, read_text
 from tidegate.errors import DataError
 from tidegate.tasks.learner import Learner, Report
-from tidegate.tasks.run import CONFIG, MODEL, read_config
 from tidegate.tasks.text_config import FORMS, TextConfig
 from tidegate.tasks.text_generate import check_sampling, generate, prompt_bytes
 from tidegate.tasks.text_job import TextJob, byte_bits, streams
@@ -228,20 +227,10 @@ class TextModel(Learner):
     def twin(self, form: str, *, progress: bool = False) -> TextModel:
         """Another form of the model, trained on the same text; kept in the run folder, and gone on with there."""
         self.check_comparisons([form])
-        path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
-        options: dict[str, Any] = self.resolved_.model_dump() | FORMS[form]
-        if options["cell"] == "rnn":
-            options["weight_dropout"] = 0.0
-        if options == self.resolved_.model_dump():
-            return self
-        begun = False
-        if path is not None and (path / CONFIG).is_file():
-            begun = read_config(path, self.Config).model_dump() == options
-            if begun and (path / MODEL).is_file():
-                return TextModel.load(path)
-        other = TextModel(**options)
-        other.data_ = self.data_
-        return other._learn(self.training_text(), path, resume=begun, progress=progress, notes=False)
+        changed = dict(FORMS[form])
+        if changed["cell"] == "rnn":
+            changed["weight_dropout"] = 0.0
+        return self._beside(form, changed, self.training_text(), progress=progress)
 
     @property
     def form(self) -> str:
