@@ -83,9 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in machine().items()))
-    print(
-        "\n| inputs = units | kernel, us | Streamer | step | torch.nn.LSTM | Streamer over kernel | step over kernel |"
-    )
+    print("\n| inputs = units | kernel, us | Streamer | step | torch.nn.LSTM | Streamer - kernel | step - kernel |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     with torch.no_grad():
         for units in UNITS:

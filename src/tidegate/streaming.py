@@ -224,7 +224,7 @@ class Streamer:
     def refresh(self) -> None:
         """Take over the layer's weights as they are now; the state stays."""
         plan = self._plan = Plan(self._lstm, self._batch, frozen=True)
-        self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward  # type: ignore[union-attr]
+        self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward_at  # type: ignore[union-attr]
         self._calls: list[Any] = []
         if hasattr(self, "_h"):
             self._prepare()
@@ -232,12 +232,12 @@ class Streamer:
     def _prepare(self) -> None:
         """Calls for both turns, complete but for the address of the input."""
         plan = self._plan
-        turns = []
+        turns, self._alive = [], []
         h_bytes, c_bytes = (m[0][0].nbytes for m in (self._h, self._c))
         for turn in range(2):
             old_h, old_c = self._h[turn].data_ptr(), self._c[turn].data_ptr()
             new_h, new_c = self._h[1 - turn].data_ptr(), self._c[1 - turn].data_ptr()
-            calls = []
+            calls, at = [], []
             for layer, template in enumerate(plan.calls):
                 call = bytearray(template)
                 h, c = layer * h_bytes, layer * c_bytes
@@ -248,8 +248,9 @@ class Streamer:
                 ):  # fmt: skip
                     _fill(call, offset, address if address > 0 else 0)
                 calls.append((ctypes.c_char * len(call)).from_buffer(call))
-            x = ctypes.c_int64.from_buffer(calls[0], _X)
-            turns.append((x, calls, self._outputs[1 - turn]))
+                at.append(ctypes.addressof(calls[-1]))
+            self._alive += calls
+            turns.append((ctypes.c_int64.from_buffer(calls[0], _X), at, self._outputs[1 - turn]))
         self._calls = turns
 
     def step(self, x_t: Tensor) -> Tensor:
@@ -258,9 +259,9 @@ class Streamer:
             x_t = self._checked(x_t)
         if not self._calls:
             self._prepare()
-        x, calls, output = self._calls[self._turn]
+        x, at, output = self._calls[self._turn]
         x.value = x_t.data_ptr()
-        for call in calls:
+        for call in at:
             code = self._run(call)
             if code:
                 check(code, None, 1)
@@ -292,3 +293,6 @@ class Streamer:
                 memory.zero_()
             else:
                 memory[:, rows] = 0
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a Streamer cannot be copied or pickled: make another of its layer, and set that one's state")

@@ -109,6 +109,12 @@ def test_a_streamer_takes_and_gives_its_state():
     assert (stream.state.h[:, 1] != 0).all()
 
 
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_streamer_is_not_copied(way):
+    with pytest.raises(TypeError, match="make another of its layer, and set that one's state"):
+        way(tg.Streamer(tg.LSTM(2, 3)))
+
+
 def test_a_streamer_refuses_what_it_cannot_run():
     with pytest.raises(ValueError, match="bidirectional"):
         tg.Streamer(tg.LSTM(I, H, bidirectional=True))
