@@ -66,19 +66,32 @@ struct Backward {
       : p(p), z(p), d(d), w(w), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
         zoneout(p, d) {}
 
-  // d h of the step before, as far as it comes through the gates.
-  template <int R, int W>
-  TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector) {
+  // d h of the step before, as far as it comes through the gates; each(r) is called once for every row r, at
+  // different times where there are several blocks.
+  template <int R, int W, class Each>
+  TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector, Each each) {
     tile_clear<S, R, W>(acc);
     const S* a[R];
     for (int r = 0; r < R; ++r) a[r] = rows.next[first + r];
     const S* weights = w.panel(vector);
     const int64_t width = w.stride(vector);
     for (int64_t block = 0; block < z.blocks; ++block) {
+      for (int64_t r = block; r < R; r += z.blocks) each(r);
       tile_multiply<S, R, W>(acc, a, weights, width, 4 * N);
       weights += width * 4 * N;
       for (int r = 0; r < R; ++r) a[r] += stride;
     }
+  }
+
+  // What `finish` will read of one row, brought near while the tile is summed.
+  template <int W>
+  TG_INLINE void expect(int64_t row, int64_t vector) const {
+    const int64_t unit = vector * N;
+    for (int g = 0; g < 4; ++g) prefetch<W>(rows.gates[row] + g * z.PU + unit);
+    prefetch<W>(rows.c_old[row] + unit);
+    prefetch<W>(rows.c_new[row] + unit);
+    if (rows.d_output[row]) prefetch<W>(rows.d_output[row] + unit);
+    if (rows.d_cells[row]) prefetch<W>(rows.d_cells[row] + unit);
   }
 
   // The gradient that reaches h of the step, from its sum over the gates of the step after.
@@ -139,7 +152,7 @@ struct Backward {
     each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
-      recur<R, W>(acc, row, vector);
+      recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -152,7 +165,7 @@ struct Backward {
     each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
-      recur<R, W>(acc, row, vector);
+      recur<R, W>(acc, row, vector, [](int64_t) {});
       for (int r = 0; r < R; ++r)
         for (int v = 0; v < W; ++v) {
           int units = z.units(vector + v);

@@ -9,6 +9,18 @@
 namespace tg {
 namespace TG_ISA {
 
+constexpr int64_t CACHED_BYTES = 16 << 20;  // of what a call writes, at most
+
+// Does a call write so much that little of it would be in the caches when it is read?
+template <class S>
+inline bool writes_past_caches(const tg_lstm& p, const Sizes<S>& z) {
+  using A = typename Types<S>::A;
+  int64_t row = z.H * (int64_t)sizeof(S);
+  if (p.cells) row += z.H * (int64_t)sizeof(A);
+  if (p.gates) row += z.saved * (int64_t)(p.open_gates ? sizeof(A) : sizeof(S));
+  return VECTOR_BYTES == 64 && (uintptr_t)p.gates % 64 == 0 && z.T * z.B * z.D * row > CACHED_BYTES;
+}
+
 // Rows of one step as the tiles see them.
 template <class S>
 struct StepRows {
@@ -45,12 +57,13 @@ struct Forward {
   Sizes<S> z;
   PackedWeights<S> w;
   int d;
+  bool streams;
   Zoneout<S> zoneout;
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
 
   Forward(const tg_lstm& p, const void* packed, int d)
-      : p(p), z(p), w(z, packed), d(d), zoneout(p, d) {}
+      : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d) {}
 
   // From the gates' sums of one row and block to both memories. Not inlined: the sums arrive in
   // registers, and one copy of this code serves the tiles of every shape.
@@ -78,6 +91,13 @@ struct Forward {
 
   template <class G>
   TG_INLINE void keep(G* gates, V i, V f, V g, V o) const {
+    if (streams) {
+      stream(gates, i);
+      stream(gates + z.PU, f);
+      stream(gates + 2 * z.PU, g);
+      stream(gates + 3 * z.PU, o);
+      return;
+    }
     store(gates, i);
     store(gates + z.PU, f);
     store(gates + 2 * z.PU, g);
@@ -95,6 +115,18 @@ struct Forward {
     }
     store_first(rows.c_new[row] + unit, c, units);
     store_first(rows.h_new[row] + unit, h, units);
+  }
+
+  // What `finish` will write of one row and U blocks, brought near while the tile is summed.
+  template <int U>
+  TG_INLINE void expect(int64_t row, int64_t block) const {
+    const int64_t unit = block * N;
+    const bool streamed = streams && (p.open_gates || Types<S>::PAIR == 1);
+    for (int g = 0; g < 4 && !streamed; ++g)
+      if (p.open_gates) prefetch<U, 1>(reinterpret_cast<const A*>(rows.gates[row]) + g * z.PU + unit);
+      else prefetch<U, 1>(rows.gates[row] + g * z.PU + unit);
+    prefetch<U, 1>(rows.c_new[row] + unit);
+    prefetch<U, 1>(rows.h_new[row] + unit);
   }
 
   // R rows and U neighbouring blocks of units in one step. The input's part and the memory's part of
@@ -125,6 +157,8 @@ struct Forward {
     const S* h[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) h[r] = rows.h[first + r];
+    if (rows.gates[first])
+      for (int r = 0; r < R; ++r) expect<U>(first + r, block);
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u) tile_clear<S, R, 4>(acc[u]);
     multiply<R, U>(acc, h, w.hh + block * z.PH * 4 * N, z.PH, z.H);
@@ -247,17 +281,23 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
   const int64_t unit0 = first * z.N, unit1 = last * z.N < H ? last * z.N : H;
   auto output = static_cast<S*>(p.output);
   auto at = [&](int64_t t, int64_t b) { return ((t * z.B + b) * z.D + d) * H; };
+  auto clear = [&](void* to, int64_t bytes) {
+    if (f.streams) stream_zeros(to, bytes);
+    else std::memset(to, 0, bytes);
+  };
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t b = order.row[group.rank(i)], length = order.length[group.rank(i)];
     m.h[i] = static_cast<const S*>(p.h_0) + (d * z.B + b) * H;
     m.c[i] = static_cast<const A*>(p.c_0) + (d * z.B + b) * H;
     for (int64_t t = length; t < z.T; ++t) {
-      std::memset(output + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(S));
-      if (p.cells) std::memset(static_cast<A*>(p.cells) + at(t, b) + unit0, 0, (unit1 - unit0) * sizeof(A));
-      if (p.open_gates)
+      clear(output + at(t, b) + unit0, (unit1 - unit0) * sizeof(S));
+      if (p.cells) clear(static_cast<A*>(p.cells) + at(t, b) + unit0, (unit1 - unit0) * sizeof(A));
+      if (!p.open_gates) continue;
+      A* gates = static_cast<A*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
+      if (team == 1) clear(gates, z.saved * sizeof(A));
+      else
         for (int64_t gate = 0; gate < 4; ++gate)
-          std::memset(static_cast<A*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved + gate * z.saved / 4 + unit0, 0,
-                      (unit1 - unit0) * sizeof(A));
+          clear(gates + gate * z.saved / 4 + unit0, (unit1 - unit0) * sizeof(A));
     }
     if (dropout) {
       bernoulli(m.keep + i * H, (int)H, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
@@ -314,6 +354,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     if (projected) projected += count * z.G;
     if (team > 1) barrier->wait((uint32_t)team);
   }
+  if (f.streams) stream_end();
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;
     std::memmove(static_cast<S*>(p.h_n) + to, m.h[i] + unit0, (unit1 - unit0) * sizeof(S));

@@ -42,7 +42,7 @@ struct NormBackward {
     back.each_tile(count, 0, back.z.blocks, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
-      back.template recur<R, W>(acc, start + row, vector);
+      back.template recur<R, W>(acc, start + row, vector, [](int64_t) {});
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

@@ -147,6 +147,24 @@ TG_INLINE void store(bf16* p, vf v) {
   std::memcpy(p, &half, sizeof half);
 }
 
+// Past the caches, for what would not stay there and only push other things out: whole lines of 64 bytes.
+#if defined(__AVX512F__)
+TG_INLINE void stream(float* p, vf v) { _mm512_stream_ps(p, (__m512)v); }
+TG_INLINE void stream(double* p, vd v) { _mm512_stream_pd(p, (__m512d)v); }
+TG_INLINE void stream_end() { _mm_sfence(); }
+#else
+TG_INLINE void stream(float* p, vf v) { store(p, v); }
+TG_INLINE void stream(double* p, vd v) { store(p, v); }
+TG_INLINE void stream_end() {}
+#endif
+TG_INLINE void stream(bf16* p, vf v) { store(p, v); }  // half a line
+TG_INLINE void stream_zeros(void* to, int64_t bytes) {
+  auto at = static_cast<float*>(to);
+  if (VECTOR_BYTES < 64 || ((uintptr_t)to | (uintptr_t)bytes) % 64) std::memset(to, 0, bytes);
+  else
+    for (int64_t n = 0; n < bytes / 4; n += VECTOR_BYTES / 4) stream(at + n, vf{});
+}
+
 TG_INLINE float to_accumulator(float x) { return x; }
 TG_INLINE double to_accumulator(double x) { return x; }
 TG_INLINE float to_accumulator(bf16 x) {

@@ -19,6 +19,14 @@ TG_INLINE void tile_clear(Tile<S, R, V>& acc) {
     for (int v = 0; v < V; ++v) acc[r][v] = typename Types<S>::V{};
 }
 
+// V vectors at p will soon be read, or written.
+template <int V, int WRITE = 0, class S>
+TG_INLINE void prefetch(const S* p) {
+  constexpr int LINE = 64 / sizeof(S);
+#pragma GCC unroll 4
+  for (int n = 0; n < V * Types<S>::N; n += LINE) __builtin_prefetch(p + n, WRITE);
+}
+
 // One k (a pair of k in bfloat16): acc[r][v] += a_r * w[v], where a(r) yields row r's operand.
 template <class S, int R, int V>
 struct Product;
