@@ -170,6 +170,27 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked, norm):
             assert torch.equal(part[name][:, rows], whole[name][:, rows]), (name, rows)
 
 
+@pytest.mark.parametrize("H", [64, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_what_is_written_past_the_caches_has_the_same_bits(isa, dtype, H):
+    T, B, I = 500, 40, 3  # more than 16 MB of results, where the few rows below are less
+    layer = Layer(T, B, I, H, directions=2, dtype=dtype)
+    lengths, reset = some(T, B)
+    whole, rows = layer.run(lengths, reset), [3, B - 1]
+    part = layer.run(lengths, reset, rows=rows)
+    for name in (*NAMES, "d_x", "d_h", "d_c"):
+        of_whole, of_part = (whole[name], part[name]) if name in NAMES else (whole[name], part[name][:, rows])
+        assert torch.equal(of_whole[:, rows], of_part), name
+    padding = torch.arange(T)[:, None] >= lengths  # (T, B)
+    with torch.no_grad():
+        arguments = (layer.x, layer.h, layer.c, layer.weights, lengths, reset)
+        result, trace = ops.lstm_trace(*arguments)
+    assert torch.equal(result.output, whole["output"])
+    for values in (result.output, result.cells, *trace[:4]):
+        assert (values[padding] == 0).all()
+        assert torch.isfinite(values).all()
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
 def test_chunks_give_the_bits_of_the_whole(isa, case, norm):
