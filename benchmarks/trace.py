@@ -6,8 +6,8 @@ For each shape and way: the median of the times, and the median of the ratios of
 forward pass is the one that a user would run in the same place: without gradients for inference, with them for
 training, in the same dtype, under the same autocast. In "training", "inference" and "lengths" (rows of 1 to T
 steps) the kernels hand over the gates that they save; with layer normalisation or in bfloat16 they do so at
-inference, and in training run once more. The projection and the reference have only the loop in plain torch, and
-one matrix product for the gates of all steps; so has a compiled layer, where the kernels are opaque.
+inference, and in training run once more; a compiled graph takes a copy of them from one operator. The projection and
+the reference have only the loop in plain torch, and one matrix product for the gates of all steps.
 """
 
 from __future__ import annotations

@@ -230,6 +230,26 @@ def test_compiles_and_autocasts():
     assert_close(compiled(x), expected, 1e-5, "compiled")
 
 
+@pytest.mark.parametrize("option", ["two layers, both directions", "peephole", "layer norm", "projection", "zoneout"])
+@pytest.mark.parametrize("derivatives", [False, True])
+def test_a_compiled_graph_takes_the_gates_from_the_kernels_where_none_is_differentiated(option, derivatives):
+    lstm, x, reset = layer(False, **OPTIONS[option]), torch.randn(T, B, I, dtype=torch.float64), resets()
+    called = []
+    torch.compiler.reset()
+
+    def backend(graph, inputs):
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    def run(x):
+        return [gate for one in lstm.trace(x, lengths=LENGTHS, reset=reset).layers for gate in one[:6]]
+
+    with torch.set_grad_enabled(derivatives):
+        for found, expected in zip(torch.compile(run, fullgraph=True, backend=backend)(x), run(x), strict=True):
+            assert_close(found, expected, 1e-12, option)
+    assert any("lstm_trace" in target for target in called) != derivatives
+
+
 def test_to_frame():
     lstm = tg.LSTM(I, 2, bidirectional=True)
     trace = lstm.trace(torch.randn(T, B, I), lengths=LENGTHS)

@@ -20,10 +20,11 @@ from tidegate.ops.library import DTYPES, library
 from tidegate.ops.types import Noise, SequenceResult
 
 _library = torch.library.Library("tidegate", "DEF")
-_COMMON = (
+_GIVEN = (
     "Tensor x, Tensor h_0, Tensor c_0, Tensor[] weights, int[] fields, Tensor? lengths, Tensor? reset, "
-    "Tensor? seed, float[] rates, bool training, int checkpoint_every"
+    "Tensor? seed, float[] rates, bool training"
 )
+_COMMON = f"{_GIVEN}, int checkpoint_every"
 _library.define(
     f"lstm_sequence({_COMMON}, bool save) "
     "-> (Tensor output, Tensor cells, Tensor h_n, Tensor c_n, Tensor gates, Tensor native)"
@@ -32,6 +33,7 @@ _library.define(
     f"lstm_sequence_backward({_COMMON}, Tensor? output, Tensor? cells, Tensor gates, Tensor native, "
     "Tensor? d_output, Tensor? d_cells, Tensor? d_h_n, Tensor? d_c_n) -> Tensor[]"
 )
+_library.define(f"lstm_trace({_GIVEN}) -> (Tensor output, Tensor cells, Tensor h_n, Tensor c_n, Tensor gates)")
 _FIELDS = len(LSTMWeights._fields)
 
 
@@ -46,18 +48,43 @@ def lstm_sequence(
     checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """As :func:`tidegate.ops.lstm_sequence`, through the operator."""
-    c_0 = c_0.to(_accumulator(x.dtype))
+    given = _given(x, h_0, c_0, weights, lengths, reset, noise)
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in (*given[:3], *given[3]))
+    return SequenceResult(*torch.ops.tidegate.lstm_sequence(*given, checkpoint_every or 0, save)[:4])
+
+
+def lstm_trace(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    noise: Noise | None,
+) -> tuple[SequenceResult, tuple[Tensor, ...]]:
+    """Results and gates i, f, g, o (T, B, D, H) through an operator without derivatives."""
+    *result, gates = torch.ops.tidegate.lstm_trace(*_given(x, h_0, c_0, weights, lengths, reset, noise))
+    return SequenceResult(*result), gates.unbind()
+
+
+def _given(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    noise: Noise | None,
+) -> tuple[Any, ...]:
+    """What both operators take."""
     flat = [p for w in weights for p in w if p is not None]
     fields = [sum(1 << n for n, p in enumerate(w) if p is not None) for w in weights]
     seed, rates, training = None, [0.0, 0.0, 0.0], True
     if noise is not None:
         seed, training = noise.seed, noise.training
         rates = [noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))
-    found = torch.ops.tidegate.lstm_sequence(
-        x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training, checkpoint_every or 0, save
-    )
-    return SequenceResult(*found[:4])
+    c_0 = c_0.to(_accumulator(x.dtype))
+    return x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training
 
 
 def _call(
@@ -120,6 +147,20 @@ def _forward_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, t
         _gates(x, c_0, weights, fields, every, save),
         torch.empty(1, dtype=torch.bool),
     )
+
+
+def _trace(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training):
+    from tidegate import ops
+
+    call = _call(fields, lengths, reset, seed, rates, training, 0)
+    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        result, trace = ops.lstm_trace(x, h_0, c_0, call.weights(weights), lengths, reset, call.noise)
+    return *result, torch.stack(trace[:4])
+
+
+def _trace_shapes(x, h_0, c_0, weights, fields, *rest):
+    *result, _, _ = _forward_shapes(x, h_0, c_0, weights, fields, *rest, 0, False)
+    return *result, c_0.new_empty(4, *result[1].shape)
 
 
 def _backward(
@@ -201,8 +242,10 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 _library.impl("lstm_sequence", _forward, "CompositeExplicitAutograd")
 _library.impl("lstm_sequence_backward", _backward, "CompositeExplicitAutograd")
+_library.impl("lstm_trace", _trace, "CompositeExplicitAutograd")
 torch.library.register_fake("tidegate::lstm_sequence", _forward_shapes, lib=_library)
 torch.library.register_fake("tidegate::lstm_sequence_backward", _backward_shapes, lib=_library)
+torch.library.register_fake("tidegate::lstm_trace", _trace_shapes, lib=_library)
 torch.library.register_autograd("tidegate::lstm_sequence", _differentiate, setup_context=_save_inputs, lib=_library)
 torch.library.register_autograd(
     "tidegate::lstm_sequence_backward", _differentiate_twice, setup_context=_save_backward, lib=_library

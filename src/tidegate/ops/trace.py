@@ -1,8 +1,8 @@
 """Every gate of a layer at every step, without a loop over the steps.
 
-Where the native kernels run, they write the gates down as they go. Elsewhere, given h and c of all steps,
-the gates of all steps are one matrix product: ``cell.lstm_step`` over time as if it were the batch.
-That product is also the derivative of the kernels' gates.
+Where the native kernels run, they write the gates down as they go. Elsewhere, and in compiled graphs with
+derivatives, the gates of all steps are one matrix product, given h and c of all steps: ``cell.lstm_step``
+over time as if it were the batch. That product is also the derivative of the kernels' gates.
 
 T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMStep, LSTMWeights, lstm_input, lstm_step
-from tidegate.ops import native, random
+from tidegate.ops import graph, native, random
 from tidegate.ops.library import library
 from tidegate.ops.types import Noise, SequenceResult
 
@@ -100,6 +100,8 @@ def lstm_trace(
     valid, cut = _masks(x, len(weights), lengths, reset)
     if _kernel_hands_over(x, weights, noise):
         result, gates = _native(x, h_0, c_0, weights, native.Call(lengths, reset, noise, ()), valid, cut)
+    elif _compiled_without_derivatives(x, h_0, c_0, weights):
+        result, gates = graph.lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     else:
         result, gates = ops.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise), ()
     assert result.cells is not None
@@ -113,6 +115,14 @@ def _kernel_hands_over(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise |
     from tidegate import ops
 
     return not (torch.compiler.is_compiling() or ops._recorded(x)) and ops.choose(x, weights, noise).name == "native"
+
+
+def _compiled_without_derivatives(x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]) -> bool:
+    """Then the gates may come out of an opaque operator too; exported graphs keep to plain torch, which all read."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or x.device.type != "cpu":
+        return False
+    given = (x, h_0, c_0, *(p for w in weights for p in w if p is not None))
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in given))
 
 
 def _native(
