@@ -1,23 +1,42 @@
 // One backward call on all threads: chunks of steps, each a recurrence and then its gradients.
 #pragma once
 
+#include <vector>
+
 #include "norm_backward.h"
 #include "plan.h"
 
 namespace tg {
 namespace TG_ISA {
 
+// Weight gradients of one part of the rows, as they are summed.
+template <class S>
+struct WeightSums {
+  typename Types<S>::A *x, *h, *b, *p;
+
+  void take(Arena& arena, const Sizes<S>& z) {
+    using A = typename Types<S>::A;
+    x = arena.take<A>(z.I * z.G);
+    h = arena.take<A>(z.H * z.G);
+    b = arena.take<A>(z.G);
+    p = arena.take<A>(z.blocks * 3 * z.N);
+  }
+};
+
+// What the threads of one team share, for the part of the rows at hand.
 template <class S>
 struct BackwardShared {
   using A = typename Types<S>::A;
-  Order order;
+  Order order;       // of the part's rows
+  int64_t count;     // of them
+  int64_t capacity;  // the most rows that a part has
   int32_t* active;   // (T + 1,) rows that run at each step
   int32_t* base;     // first chunk row of each step of the chunk
   int64_t rows;      // of a chunk
   int64_t stride;    // between blocks of gate gradients: chunk rows, carried rows, a row of zeros
   S* d_input;        // with layer norm the input's products have other gradients than the recurrent ones
   S *d_gates, *panel_x, *panel_h, *w_hh, *w_ih;
-  A *sums_x, *sums_h, *sums_b, *sums_p, *past, *carry_c, *carry_h, *keep;
+  A *past, *carry_c, *carry_h, *keep;
   const S **row_x, **row_h;  // of the chunk's rows
   S** row_dx;
   const A** row_keep;
@@ -25,13 +44,14 @@ struct BackwardShared {
   char* norm_weights;    // with layer norm only: bias, gains and peepholes as the forward pass reads them
   A* norm_sums;          // [bundle][block][NORM_SUMS][N]
 
-  void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t threads) {
+  void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t part, int64_t threads) {
     const int64_t N = z.N, padded = z.blocks * N;
-    rows = round_up(gradient_rows(z), 2);
-    stride = (rows + z.B + 1) * 4 * N;
+    capacity = part;
+    rows = round_up(gradient_rows(z, part), 2);
+    stride = (rows + part + 1) * 4 * N;
     all = arena.take<Barrier>(1);
     teams = arena.take<Barrier>(threads);
-    order.take(arena, z.B);
+    order.take(arena, part);
     active = arena.take<int32_t>(z.T + 2);
     base = arena.take<int32_t>(rows + 2);
     d_gates = arena.take<S>(z.blocks * stride);
@@ -40,14 +60,10 @@ struct BackwardShared {
     panel_h = arena.take<S>(z.H * rows);
     w_hh = arena.take<S>(Transposed<S>::elements(z, z.H));
     w_ih = arena.take<S>(p.d_x ? Transposed<S>::elements(z, z.I) : 0);
-    sums_x = arena.take<A>(z.I * z.G);
-    sums_h = arena.take<A>(z.H * z.G);
-    sums_b = arena.take<A>(z.G);
-    sums_p = arena.take<A>(z.blocks * 3 * N);
     past = arena.take<A>(p.w_ch[0] && !z.norm ? rows * 2 * padded : 0);
-    carry_c = arena.take<A>(z.B * padded);
-    carry_h = arena.take<A>(p.zoneout_hidden > 0 ? z.B * padded : 0);
-    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? z.B * padded : 0);
+    carry_c = arena.take<A>(part * padded);
+    carry_h = arena.take<A>(p.zoneout_hidden > 0 ? part * padded : 0);
+    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? part * padded : 0);
     row_x = arena.take<const S*>(rows);
     row_h = arena.take<const S*>(rows);
     row_dx = arena.take<S*>(rows);
@@ -67,19 +83,25 @@ struct BackwardCall {
 
   const tg_lstm& p;
   Sizes<S> z;
+  const Order& whole;                        // of all rows
+  const std::vector<WeightSums<S>>& parts;
   BackwardShared<S>& m;
-  int thread, threads;
+  int team, teams;                           // this thread's, of how many
+  int thread, threads;                       // this one, of how many in the team
+  WeightSums<S> sums;                        // of the part at hand
   Split split;
   BackRows<S> rows;   // of this thread's group
   S* pairs;           // a K block of gate gradients in pairs, bfloat16 only
   A* d_x;             // a panel of d x
   A *d_hidden, *norm_values;  // with layer norm, what its steps need
 
-  BackwardCall(const tg_lstm& p, BackwardShared<S>& m, int thread, int threads)
-      : p(p), z(p), m(m), thread(thread), threads(threads), split(split_threads(Sizes<S>(p), threads, true)) {}
+  BackwardCall(const tg_lstm& p, const Order& whole, const std::vector<WeightSums<S>>& parts, BackwardShared<S>& m,
+               int team, int teams, int thread, int threads)
+      : p(p), z(p), whole(whole), parts(parts), m(m), team(team), teams(teams), thread(thread), threads(threads),
+        split(split_threads(z, m.capacity, threads, true)) {}
 
   void take(Arena& arena) {
-    rows.take(arena, z.B);
+    rows.take(arena, m.capacity);
     pairs = arena.take<S>(Types<S>::PAIR == 2 ? K_BLOCK * 4 * N : 0);
     d_x = arena.take<A>(p.d_x ? ROW_PANEL * round_up(z.I, N) : 0);
     d_hidden = arena.take<A>(z.norm ? norm_panel(z) * z.blocks * N : 0);
@@ -90,34 +112,51 @@ struct BackwardCall {
     if (threads > 1) m.all->wait((uint32_t)threads);
   }
 
-  void run() {
-    if (thread == 0) {
-      m.order.fill(p, m.active);
-      int64_t count = z.B;
-      for (int64_t s = 0; s <= z.T; ++s) {
-        while (count > 0 && m.order.length[count - 1] <= s) --count;
-        m.active[s] = (int32_t)count;
-      }
+  // `all_meet` is where all teams do.
+  template <class F>
+  void run(F all_meet) {
+    for (int d = 0; d < z.D; ++d) {
+      Transposed<S> hh(z, z.H, m.w_hh), ih(z, z.I, m.w_ih);
+      for (int64_t n = thread; n < hh.panels(); n += threads) hh.pack(z, static_cast<const S*>(p.w_hh[d]), n);
+      if (p.d_x)
+        for (int64_t n = thread; n < ih.panels(); n += threads) ih.pack(z, static_cast<const S*>(p.w_ih[d]), n);
+      for (size_t part = team; part < parts.size(); part += teams) direction(d, part, hh, ih);
+      all_meet();
+      for (int64_t n = team * threads + thread; n < z.blocks; n += teams * threads) finish_block(d, n);
+      all_meet();
     }
-    meet();
-    for (int d = 0; d < z.D; ++d) direction(d);
+  }
+
+  // The part's rows in order of falling length, and how many of them run at each step.
+  void list_part(size_t part) {
+    RowGroup rows(p, z.B, (int64_t)part, (int64_t)parts.size());
+    m.count = rows.count;
+    for (int64_t n = 0; n < rows.count; ++n) {
+      m.order.row[n] = whole.row[rows.rank(n)];
+      m.order.length[n] = whole.length[rows.rank(n)];
+    }
+    m.order.longest = rows.count ? m.order.length[0] : 0;
+    int64_t count = rows.count;
+    for (int64_t s = 0; s <= z.T; ++s) {
+      while (count > 0 && m.order.length[count - 1] <= s) --count;
+      m.active[s] = (int32_t)count;
+    }
   }
 
   int64_t time(int d, int64_t rank, int64_t s) const { return from_end(p, d) ? m.order.length[rank] - 1 - s : s; }
   int64_t at(int d, int64_t t, int64_t b) const { return ((t * z.B + b) * z.D + d) * z.H; }
   S* gradient_row(int64_t row) const { return m.d_gates + row * 4 * N; }
 
-  void direction(int d) {
+  void direction(int d, size_t part, const Transposed<S>& hh, const Transposed<S>& ih) {
     const int64_t padded = z.blocks * N;
-    Transposed<S> hh(z, z.H, m.w_hh), ih(z, z.I, m.w_ih);
-    for (int64_t n = thread; n < hh.panels(); n += threads) hh.pack(z, static_cast<const S*>(p.w_hh[d]), n);
-    if (p.d_x)
-      for (int64_t n = thread; n < ih.panels(); n += threads) ih.pack(z, static_cast<const S*>(p.w_ih[d]), n);
+    sums = parts[part];
+    if (thread == 0) list_part(part);
     for (int64_t n = thread; n < z.blocks; n += threads) {
-      std::memset(m.d_gates + n * m.stride + (m.rows + z.B) * 4 * N, 0, 4 * N * sizeof(S));
-      std::memset(m.sums_b + n * 4 * N, 0, 4 * N * sizeof(A));
-      std::memset(m.sums_p + n * 3 * N, 0, 3 * N * sizeof(A));
+      std::memset(m.d_gates + n * m.stride + (m.rows + m.capacity) * 4 * N, 0, 4 * N * sizeof(S));
+      std::memset(sums.b + n * 4 * N, 0, 4 * N * sizeof(A));
+      std::memset(sums.p + n * 3 * N, 0, 3 * N * sizeof(A));
     }
+    meet();
     PackedWeights<S> vectors(z, nullptr, m.norm_weights);
     const int64_t bundle = z.norm ? norm_bundle(z) : 1;
     if (z.norm) {
@@ -125,7 +164,7 @@ struct BackwardCall {
       for (int64_t n = thread; n < norm_bundles(z); n += threads)
         std::memset(m.norm_sums + n * padded * NORM_SUMS, 0, padded * NORM_SUMS * sizeof(A));
     }
-    Share mine(z.B, thread, threads);
+    Share mine(m.count, thread, threads);
     for (int64_t rank = mine.first; rank < mine.last; ++rank) {
       int64_t b = m.order.row[rank];
       if (m.keep) {
@@ -145,7 +184,7 @@ struct BackwardCall {
     back.carry_c = m.carry_c, back.carry_h = m.carry_h, back.keep = m.keep;
     const int64_t group = thread / split.team, member = thread % split.team;
     const bool working = group < split.groups;
-    RowGroup own(p, working ? group : 0, split.groups, bundle);
+    RowGroup own(p, m.count, working ? group : 0, split.groups, bundle);
     NormBackward<S> norm{back,   vectors, bundle, m.norm_sums, m.d_input - m.d_gates, z.norm ? norm_panel(z) : 0, d_hidden,
                          norm_values};
     Share share(z.blocks, member, split.team);
@@ -187,7 +226,11 @@ struct BackwardCall {
       initial_rows(own, d);
       back.initial(own.count, share.first, share.last);
     }
-    for (int64_t n = thread; n < z.blocks; n += threads) finish_block(d, n, fresh);
+    if (fresh)
+      for (int64_t n = thread; n < z.blocks; n += threads) {
+        std::memset(sums.x + n * z.I * 4 * N, 0, z.I * 4 * N * sizeof(A));
+        std::memset(sums.h + n * z.H * 4 * N, 0, z.H * 4 * N * sizeof(A));
+      }
     meet();
   }
 
@@ -213,7 +256,7 @@ struct BackwardCall {
       int64_t rank = own.rank(count), b = m.order.row[rank], length = m.order.length[rank], t = time(d, rank, s);
       bool last = s + 1 == length, cut = !last && starts_anew(p, d, time(d, rank, s + 1), b, length);
       bool anew = starts_anew(p, d, t, b, length);
-      int64_t next = last || cut ? m.rows + z.B : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
+      int64_t next = last || cut ? m.rows + m.capacity : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
       int64_t state = (d * z.B + b) * z.H, here = at(d, t, b);
       rows.next[count] = gradient_row(next);
       rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
@@ -243,7 +286,7 @@ struct BackwardCall {
       int64_t rank = own.rank(i), b = m.order.row[rank], length = m.order.length[rank];
       bool empty = length == 0, cut = !empty && starts_anew(p, d, time(d, rank, 0), b, length);
       int64_t state = (d * z.B + b) * z.H;
-      rows.next[i] = gradient_row(empty || cut ? m.rows + z.B : m.rows + rank);
+      rows.next[i] = gradient_row(empty || cut ? m.rows + m.capacity : m.rows + rank);
       rows.d_h[i] = empty && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;
       rows.d_c[i] = empty ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state : nullptr)
                     : cut ? nullptr
@@ -281,14 +324,14 @@ struct BackwardCall {
         if (Types<S>::PAIR == 2 && (paired != block || z.norm)) of_x.pair_rows(paired = block, row, row + count, pairs);
         Share x(z.I, part, parts), h(z.H, part, parts);
         bool first = fresh && row == 0;
-        of_x.weights(block, m.panel_x, z.I, x.first, x.last, row, count, m.sums_x + block * z.I * 4 * N, first, pairs);
+        of_x.weights(block, m.panel_x, z.I, x.first, x.last, row, count, sums.x + block * z.I * 4 * N, first, pairs);
         if (Types<S>::PAIR == 2 && z.norm) of_h.pair_rows(block, row, row + count, pairs);
-        of_h.weights(block, m.panel_h, z.H, h.first, h.last, row, count, m.sums_h + block * z.H * 4 * N, first, pairs);
+        of_h.weights(block, m.panel_h, z.H, h.first, h.last, row, count, sums.h + block * z.H * 4 * N, first, pairs);
       }
     }
     for (int64_t n = thread; n < z.blocks && !z.norm; n += threads) {
-      of_h.bias(n, used, m.sums_b);
-      if (m.past) of_h.peephole(n, used, m.past, m.sums_p);
+      of_h.bias(n, used, sums.b);
+      if (m.past) of_h.peephole(n, used, m.past, sums.p);
     }
     if (p.d_x) {
       Share share_x(used, thread, threads);
@@ -296,21 +339,29 @@ struct BackwardCall {
     }
   }
 
-  void finish_block(int d, int64_t block, bool empty) {
-    if (empty) {
-      std::memset(m.sums_x + block * z.I * 4 * N, 0, z.I * 4 * N * sizeof(A));
-      std::memset(m.sums_h + block * z.H * 4 * N, 0, z.H * 4 * N * sizeof(A));
+  void finish_block(int d, int64_t block) {
+    sums = parts[0];
+    for (size_t part = 1; part < parts.size(); ++part) {
+      add(sums.x, parts[part].x, block, z.I * 4);
+      add(sums.h, parts[part].h, block, z.H * 4);
+      add(sums.b, parts[part].b, block, 4);
+      add(sums.p, parts[part].p, block, 3);
     }
-    unpack_block<S>(m.sums_x + block * z.I * 4 * N, z, z.I, block, static_cast<S*>(p.d_w_ih[d]));
-    unpack_block<S>(m.sums_h + block * z.H * 4 * N, z, z.H, block, static_cast<S*>(p.d_w_hh[d]));
+    unpack_block<S>(sums.x + block * z.I * 4 * N, z, z.I, block, static_cast<S*>(p.d_w_ih[d]));
+    unpack_block<S>(sums.h + block * z.H * 4 * N, z, z.H, block, static_cast<S*>(p.d_w_hh[d]));
     int units = z.units(block);
     if (z.norm) add_norm_sums(d, block);
     if (p.d_b[d])
       for (int64_t g = 0; g < 4; ++g)
-        store_first(static_cast<S*>(p.d_b[d]) + g * z.H + block * N, load(m.sums_b + (block * 4 + g) * N), units);
+        store_first(static_cast<S*>(p.d_b[d]) + g * z.H + block * N, load(sums.b + (block * 4 + g) * N), units);
     if (p.d_w_ch[d])
       for (int64_t g = 0; g < 3; ++g)
-        store_first(static_cast<S*>(p.d_w_ch[d]) + g * z.H + block * N, load(m.sums_p + (block * 3 + g) * N), units);
+        store_first(static_cast<S*>(p.d_w_ch[d]) + g * z.H + block * N, load(sums.p + (block * 3 + g) * N), units);
+  }
+
+  // A block's `vectors`.
+  void add(A* to, const A* from, int64_t block, int64_t vectors) const {
+    for (int64_t n = block * vectors * N; n < (block + 1) * vectors * N; n += N) store(to + n, load(to + n) + load(from + n));
   }
 
   // The sums of all bundles in order, to the gradients of the norms and to the sums of bias and peepholes.
@@ -322,11 +373,11 @@ struct BackwardCall {
       auto give = [&](void* to, int64_t row) {
         if (to) store_first(static_cast<S*>(to) + row * z.H + block * N, sum, z.units(block));
       };
-      if (v < SUM_IH) store(m.sums_b + (block * 4 + v) * N, sum);
+      if (v < SUM_IH) store(sums.b + (block * 4 + v) * N, sum);
       else if (v < SUM_HH) give(p.d_norm_ih[d], v - SUM_IH);
       else if (v < SUM_C) give(p.d_norm_hh[d], v - SUM_HH);
       else if (v < SUM_PEEPHOLE) give(p.d_norm_c[d], v - SUM_C);
-      else store(m.sums_p + (block * 3 + v - SUM_PEEPHOLE) * N, sum);
+      else store(sums.p + (block * 3 + v - SUM_PEEPHOLE) * N, sum);
     }
   }
 };

@@ -3,6 +3,7 @@
 #include "kernel.h"
 
 #include <new>
+#include <vector>
 
 #include "backward_call.h"
 #include "norm_forward.h"
@@ -113,10 +114,10 @@ int forward(const tg_lstm& p) {
   auto body = [&](int thread, int team) {
     int64_t side = z.D == 2 && team % 2 == 0 ? 2 : 1;  // directions that run at the same time
     int64_t each = team / side;
-    Split split = split_threads(z, each, false);
+    Split split = split_threads(z, z.B, each, false);
     int64_t group = thread % each / split.team, member = thread % each % split.team;
     bool working = group < split.groups;
-    RowGroup rows(p, working ? group : 0, split.groups);
+    RowGroup rows(p, z.B, working ? group : 0, split.groups);
     int64_t chunk = projection_rows(z, rows.count, split.team);
     ForwardScratch<S> m;
     NormScratch<S> norm;
@@ -152,33 +153,55 @@ int backward(const tg_lstm& p) {
   Sizes<S> z(p);
   const Choice choice = useful_threads<S>(p, true);
   const int threads = choice.threads;
-  BackwardShared<S> m;
+  const int64_t parts = row_parts(z), most = part_teams(parts, threads, threads);  // of teams
+  int64_t part_rows = 0;
+  for (int64_t n = 0; n < parts; ++n) {
+    RowGroup rows(p, z.B, n, parts);
+    if (rows.count > part_rows) part_rows = rows.count;
+  }
+  std::vector<BackwardShared<S>> shared(most);
+  std::vector<WeightSums<S>> sums(parts);
+  Order whole;
+  Barrier* all;
+  int32_t* count;
   A* zeros;
   auto lay_out = [&](Arena arena) {
-    m.take(arena, p, z, threads);
+    all = arena.take<Barrier>(1);
+    whole.take(arena, z.B);
+    count = arena.take<int32_t>(p.lengths ? z.T + 1 : 0);
     zeros = arena.take<A>(z.H);
+    for (auto& part : sums) part.take(arena, z);
+    for (auto& team : shared) team.take(arena, p, z, part_rows, threads);
     return arena.used;
   };
-  Scratch shared(lay_out({nullptr}));
-  if (!shared.data) return TG_NO_MEMORY;
-  lay_out({static_cast<char*>(shared.data)});
-  new (m.all) Barrier;
-  for (int n = 0; n < threads; ++n) new (m.teams + n) Barrier;
+  Scratch memory(lay_out({nullptr}));
+  if (!memory.data) return TG_NO_MEMORY;
+  lay_out({static_cast<char*>(memory.data)});
+  new (all) Barrier;
+  for (auto& team : shared) {
+    new (team.all) Barrier;
+    for (int n = 0; n < threads; ++n) new (team.teams + n) Barrier;
+  }
   std::memset(zeros, 0, z.H * sizeof(A));
+  whole.fill(p, count);
   std::atomic<bool> failed{false};
 
-  auto body = [&](int thread, int team) {
-    BackwardCall<S> call(p, m, thread, team);
+  auto body = [&](int thread, int running) {
+    const int teams = (int)part_teams(parts, running, most), each = running / teams, team = thread / each;
+    auto meet = [&] {
+      if (running > 1) all->wait((uint32_t)running);
+    };
+    BackwardCall<S> call(p, whole, sums, shared[team], team, teams, thread % each, each);
     call.zeros = zeros;
     Arena arena{nullptr};
     call.take(arena);
     Scratch own(arena.used);
     if (!own.data) failed = true;
-    call.meet();
+    meet();
     if (failed) return;
     arena = {static_cast<char*>(own.data)};
     call.take(arena);
-    call.run();
+    call.run(meet);
   };
   run_parallel(body, threads);
   return failed ? TG_NO_MEMORY : TG_OK;

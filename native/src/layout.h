@@ -137,12 +137,12 @@ struct RowGroup {
   int64_t group, groups;  // with lengths; else no groups, and `first` is where the neighbours begin
   int64_t together;       // rows of a bundle
   int shift = 0;          // runs of 1 << shift bundles
-  RowGroup(const tg_lstm& p, int64_t group, int64_t groups, int64_t together = 1)
+  RowGroup(const tg_lstm& p, int64_t rows, int64_t group, int64_t groups, int64_t together = 1)
       : group(group), groups(p.lengths ? groups : 0), together(together) {
-    const int64_t all = (p.B + together - 1) / together;
+    const int64_t all = (rows + together - 1) / together;
     int64_t bundles;
     if (p.lengths) {
-      while (shift < 3 && p.B / groups >= (int64_t)16 * together << shift) ++shift;
+      while (shift < 3 && rows / groups >= (int64_t)16 * together << shift) ++shift;
       const int64_t run = (int64_t)1 << shift, rounds = all / (run * groups);
       int64_t rest = all % (run * groups) - place(rounds) * run;
       bundles = rounds * run + (rest < 0 ? 0 : rest > run ? run : rest);
@@ -152,7 +152,7 @@ struct RowGroup {
     }
     count = bundles * together;
     // The last bundle of all may be smaller.
-    if (bundles && bundle(bundles - 1) == all - 1) count -= all * together - p.B;
+    if (bundles && bundle(bundles - 1) == all - 1) count -= all * together - rows;
   }
   int64_t place(int64_t round) const { return round % 2 ? groups - 1 - group : group; }
   int64_t bundle(int64_t i) const {

@@ -29,17 +29,17 @@ inline int64_t norm_bundles(const Sizes<S>& z) {
 // Rows are cut while every thread keeps enough of them to fill tiles and its weights stay near;
 // otherwise units are cut.
 template <class S>
-inline Split split_threads(const Sizes<S>& z, int64_t threads, bool backward) {
+inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, bool backward) {
   if (threads == 1) return {1, 1};
   if (z.norm) {  // a step needs sums over all units: only rows are cut
-    int64_t most = backward ? norm_bundles(z) : z.B;
+    int64_t most = backward ? norm_bundles(z) : rows;
     return {most < 1 ? 1 : (threads < most ? threads : most), 1};
   }
   int64_t weights = z.H * z.G * (int64_t)sizeof(S);
   int64_t wanted = weights <= 2 * L2_BYTES ? MAX_ROWS : 8 * MAX_ROWS;
   if (backward && weights > 2 * L2_BYTES) wanted = 16 * MAX_ROWS;
   int64_t groups = threads;
-  while (groups > 1 && (threads % groups || z.B / groups < wanted)) --groups;
+  while (groups > 1 && (threads % groups || rows / groups < wanted)) --groups;
   int64_t team = threads / groups;
   if (team > z.blocks) return {groups, z.blocks};
   return {groups, team};
@@ -69,14 +69,32 @@ inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
   return chunk > rows ? chunk : rows;
 }
 
-// Rows of the backward pass's chunks.
+// Parts of the rows whose backward passes share nothing but their inputs: each has its own chunks and sums of
+// weight gradients, so threads with parts of their own need not wait for each other or pass lines to and fro.
 template <class S>
-inline int64_t gradient_rows(const Sizes<S>& z) {
+inline int64_t row_parts(const Sizes<S>& z) {
+  if (z.norm || z.H * z.G * (int64_t)sizeof(S) > 2 * L2_BYTES) return 1;
+  const int64_t sums = (z.I + z.H) * z.G * (int64_t)sizeof(typename Types<S>::A);
+  int64_t parts = 1;
+  while (parts < 8 && z.B / (2 * parts) >= 16 && z.T * z.B / (2 * parts) >= 512 && 2 * parts * sums <= (16 << 20)) parts *= 2;
+  return parts;
+}
+
+// Teams of threads that take such parts, no more than `most`: each as many threads and as many parts as the others.
+inline int64_t part_teams(int64_t parts, int64_t threads, int64_t most) {
+  int64_t teams = most < threads ? most : threads;
+  while (parts % teams || threads % teams) --teams;
+  return teams;
+}
+
+// Rows of the backward pass's chunks, for a part of so many rows of the batch.
+template <class S>
+inline int64_t gradient_rows(const Sizes<S>& z, int64_t part) {
   int64_t rows = (int64_t)(2 << 20) / (z.G * (int64_t)sizeof(S));
   rows = rows < 256 ? 256 : (rows > 1024 ? 1024 : rows);
   if (z.G * (int64_t)sizeof(S) >= 8192) rows = 1024;
-  if (rows > z.T * z.B) rows = z.T * z.B;
-  return rows < z.B ? z.B : rows;
+  if (rows > z.T * part) rows = z.T * part;
+  return rows < part ? part : rows;
 }
 
 }  // namespace TG_ISA

@@ -202,7 +202,7 @@ int main() {
                 reinterpret_cast<void*>(&count_now));
   const int64_t sizes[][4] = {{1, 1, 1, 1},  {4, 3, 2, 5},   {3, 7, 17, 16}, {6, 13, 5, 33}, {2, 1, 3, 70},
                               {9, 2, 33, 3}, {0, 3, 2, 4},   {3, 0, 2, 4},   {5, 25, 8, 64}, {40, 30, 3, 2},
-                              {2, 40, 1, 128}};
+                              {2, 40, 1, 128}, {32, 36, 2, 3}};
   int count = 0;
   std::string names = tg_isa_names();
   for (size_t from = 0; from <= names.size();) {
