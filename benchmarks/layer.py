@@ -33,7 +33,7 @@ def main() -> None:
     if unknown := set(peers) - set(PEERS):
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     torch.set_num_threads(arguments.threads)
-    found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 4.0)
+    found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 8.0)
     found["command"] = shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])
     if arguments.loops:
         found["loops"] = loops.run(found["machine"])
