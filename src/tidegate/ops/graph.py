@@ -158,8 +158,9 @@ def _trace(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training):
     return *result, torch.stack(trace[:4])
 
 
-def _trace_shapes(x, h_0, c_0, weights, fields, *rest):
-    *result, _, _ = _forward_shapes(x, h_0, c_0, weights, fields, *rest, 0, False)
+def _trace_shapes(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training):
+    given = (x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training)
+    *result, _, _ = _forward_shapes(*given, 0, False)
     return *result, c_0.new_empty(4, *result[1].shape)
 
 
