@@ -53,17 +53,9 @@ def lstm_sequence(
     return SequenceResult(*torch.ops.tidegate.lstm_sequence(*given, checkpoint_every or 0, save)[:4])
 
 
-def lstm_trace(
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    weights: Sequence[LSTMWeights],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    noise: Noise | None,
-) -> tuple[SequenceResult, tuple[Tensor, ...]]:
-    """Results and gates i, f, g, o (T, B, D, H) through an operator without derivatives."""
-    *result, gates = torch.ops.tidegate.lstm_trace(*_given(x, h_0, c_0, weights, lengths, reset, noise))
+def lstm_trace(*call: Any) -> tuple[SequenceResult, tuple[Tensor, ...]]:
+    """Results of a call (x, h_0, ..., noise) and its gates i, f, g, o (T, B, D, H), without derivatives."""
+    *result, gates = torch.ops.tidegate.lstm_trace(*_given(*call))
     return SequenceResult(*result), gates.unbind()
 
 
