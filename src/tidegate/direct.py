@@ -1,4 +1,4 @@
-"""Whole sequences with grad off, straight on the kernels.
+"""Whole sequences of plain calls, straight on the kernels.
 
 What a call costs beside its kernels is checks, dispatch and the gathering of addresses: more than the
 kernels themselves where a sequence is short. Here the addresses of the weights are gathered once, and a
@@ -41,9 +41,11 @@ class Route:
         self.cell_dtype = native.ACCUMULATOR[self.dtype]
         self.code = DTYPES[self.dtype]
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
-        self.layers = []
+        self.layers, self.recorded = [], []
         for layer in range(lstm.num_layers):
             weights = lstm.weights(layer)
+            fields, flat = native.flatten(weights)
+            self.recorded.append((native.Call(None, None, None, fields), flat))
             at = [
                 address
                 for name in ("ih", "hh", "b_ih", "b_hh", "ch", "norm_ih", "norm_hh", "norm_c")
@@ -65,7 +67,7 @@ class Route:
 def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
     """``lstm(x, hx)`` for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
 
-    Grad is off, and nothing is being compiled.
+    Nothing is being compiled.
     """
     route: Route | None = lstm.__dict__.get("_route")
     if route is None or not route.holds(lstm):
@@ -105,6 +107,10 @@ def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
         h, c = h.contiguous(), c.contiguous()
     if x.stride(2) != 1:
         x = x.contiguous()
+    if torch.is_grad_enabled() and (
+        x.requires_grad or h.requires_grad or c.requires_grad or any(p.requires_grad for _, p, _ in route.watched)
+    ):
+        return None if lstm.checkpoint_every is not None else _recorded(lstm, route, x, h, c)
     h_n, c_n = torch.empty_like(h), torch.empty_like(c)
     at_h, at_c, at_h_n, at_c_n = h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
@@ -124,6 +130,20 @@ def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
             check(code, None, T)
         x = output
         at_h, at_c, at_h_n, at_c_n = at_h + h_bytes, at_c + c_bytes, at_h_n + h_bytes, at_c_n + c_bytes
+    return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
+
+
+def _recorded(lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
+    """The same with what autograd needs."""
+    D = lstm.directions
+    states = []
+    for layer, (call, flat) in enumerate(route.recorded):
+        rows = slice(layer * D, (layer + 1) * D)
+        before = (h, c) if lstm.num_layers == 1 else (h[rows], c[rows])
+        output, _, *after = native.differentiable(call, False, x, *before, *flat)
+        states.append(after)
+        x = output.flatten(2)
+    h_n, c_n = states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
 
 

@@ -220,7 +220,7 @@ class LSTM(Recurrent):
         ValueError, TypeError
             Where shape, dtype, device or range is wrong, before any work.
         """
-        if lengths is None and reset is None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if lengths is None and reset is None and not torch.compiler.is_compiling():
             found = direct.sequence(self, input, hx)
             if found is not None:
                 return found

@@ -1,4 +1,4 @@
-"""Whole sequences with grad off: the short way has the bits of the general one, and is left where it must be."""
+"""Plain calls: the short way has the bits of the general one, and is left where it must be."""
 
 from __future__ import annotations
 
@@ -66,6 +66,63 @@ def test_has_the_bits_of_the_general_way(isa, options, given):
     torch.testing.assert_close(lstm(x.transpose(0, 1).contiguous().transpose(0, 1), hx)[0], found[0])
     strided = torch.empty(T, B, 2 * I, dtype=x.dtype)[:, :, ::2].copy_(x)
     assert torch.equal(lstm(strided, hx)[0], found[0])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("given", [False, True], ids=["empty", "given state"])
+def test_has_the_gradients_of_the_general_way(isa, options, given):
+    lstm = made(**options)
+    x, hx = input_of(lstm).requires_grad_(), None
+    wanted = [x, *lstm.parameters()]
+    if given:
+        hx = lstm.initial_state(T if lstm.batch_first else B)
+        hx = tg.State(*[torch.randn_like(s).requires_grad_() for s in hx])
+        wanted += hx
+    found = direct.sequence(lstm, x, hx)
+    assert found is not None
+    others = general(lstm, x, hx)
+    weights = [torch.randn_like(r) for r in (found[0], *found[1])]
+    gradients = []
+    for output, state in (found, others):
+        results = (output, *state)
+        gradients.append([*results, *torch.autograd.grad(results, wanted, weights)])
+    for a, b in zip(*gradients, strict=True):
+        assert a.stride() == b.stride()
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("wanted", ["input", "state", "one weight"])
+def test_whatever_needs_a_gradient_gets_one(wanted):
+    lstm, x = made(num_layers=2).requires_grad_(False), torch.randn(T, B, I)
+    hx = tg.State(torch.randn(2, B, H), torch.randn(2, B, H))
+    assert not lstm(x, hx)[0].requires_grad
+    leaf = {"input": x, "state": hx.c, "one weight": lstm.bias_hh_l1}[wanted].requires_grad_()
+    [found] = torch.autograd.grad(lstm(x, hx)[0].sum(), leaf)
+    assert torch.equal(found, torch.autograd.grad(general(lstm, x, hx)[0].sum(), leaf)[0])
+    assert found.any()
+
+
+def test_weights_laid_out_otherwise_get_their_gradients():
+    """As after ``.t()`` or a slice: what is not contiguous is copied for the kernels, and its gradient must fit."""
+    lstm, x = made(), torch.randn(T, B, I)
+    gradients = []
+    for change in (lambda p: p, lambda p: p.t().contiguous().t()):
+        lstm.weight_hh_l0 = torch.nn.Parameter(change(lstm.weight_hh_l0.detach()))
+        gradients.append(torch.autograd.grad(lstm(x)[0].square().sum(), list(lstm.parameters())))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_second_derivatives_and_checkpoints_of_the_general_way():
+    lstm, x = made(dtype=torch.float64), torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+
+    def second(run):
+        [first] = torch.autograd.grad(run(lstm, x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), lstm.weight_hh_l0)[0]
+
+    torch.testing.assert_close(second(lambda lstm, x: lstm(x)), second(general))
+    lstm.checkpoint_every = 2  # after the addresses were taken
+    assert direct.sequence(lstm, x, None) is None
 
 
 @torch.no_grad()

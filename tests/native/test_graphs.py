@@ -79,7 +79,8 @@ def sequence_arguments(dtype=torch.float64, norm=False):
 def test_saved_arrays_have_the_shape_that_a_graph_expects(isa, dtype, norm):
     x, h, c, [w] = sequence_arguments(dtype, norm)
     c = c.to(ops.native.ACCUMULATOR[dtype])
-    *_, saved = ops.native.forward(ops.native.Call(None, None, None, ()), x, h, c, [w], save=True)
+    fields, flat = ops.native.flatten([w])
+    *_, saved = ops.native.forward(ops.native.Call(None, None, None, fields), x, h, c, flat, save=True)
     fields = [sum(1 << n for n, p in enumerate(w) if p is not None)]
     expected = graph._gates(x, c, list(w[:2]), fields, 0, True)
     assert (saved.shape, saved.dtype) == (expected.shape, expected.dtype)

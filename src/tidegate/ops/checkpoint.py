@@ -59,7 +59,7 @@ class Direction:
 
 
 def native_forward(
-    call: Any, x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights], *, need_cells: bool
+    call: Any, x: Tensor, h_0: Tensor, c_0: Tensor, flat: Sequence[Tensor], *, need_cells: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """Output, cells, h_n, c_n, and the memories at each piece's start (D, N, B, 2H)."""
     from tidegate.ops import native  # the two call each other
@@ -70,7 +70,7 @@ def native_forward(
     cells = c_0.new_empty(T, B, D, H) if need_cells else None
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     kept = c_0.new_empty(D, room(T, call.checkpoint_every), B, 2 * H)
-    for d, w in enumerate(weights):
+    for d, (fields, own) in enumerate(_directions(call, flat)):
         direction = Direction(call.lengths, call.reset, call.noise, d)
         h, c = h_0[d], c_0[d]  # (B, H)
         for piece in pieces(T, call.checkpoint_every, d == 1):
@@ -78,8 +78,8 @@ def native_forward(
             h, c = direction.cut(piece, h), direction.cut(piece, c)
             kept[d, first // call.checkpoint_every] = torch.cat([h.to(c.dtype), c], -1)
             part = native.forward(
-                native.Call(*direction.inputs(piece), (), None, d),
-                x[first:stop], h[None], c[None], [w], save=False, need_cells=need_cells,
+                native.Call(*direction.inputs(piece), fields, None, d),
+                x[first:stop], h[None], c[None], own, save=False, need_cells=need_cells,
             )  # fmt: skip
             output[first:stop, :, d : d + 1] = part[0]
             if cells is not None and part[1] is not None:
@@ -89,12 +89,18 @@ def native_forward(
     return output, cells, h_n, c_n, kept
 
 
+def _directions(call: Any, flat: Sequence[Tensor]) -> list[tuple[Any, list[Tensor]]]:
+    """Each direction's fields and weights."""
+    given = iter(flat)
+    return [((fields,), [next(given) for there in fields if there]) for fields in call.fields]
+
+
 def native_backward(
     call: Any,
     x: Tensor,
     h_0: Tensor,
     c_0: Tensor,
-    weights: Sequence[LSTMWeights],
+    flat: Sequence[Tensor],
     kept: Tensor,  # (D, N, B, 2H)
     grads: Sequence[Tensor | None],
     need_x: bool = True,
@@ -107,17 +113,17 @@ def native_backward(
     d_x = torch.empty_like(x) if need_x else None
     d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
     d_weights: list[Tensor] = []
-    for d, w in enumerate(weights):
+    for d, (fields, own) in enumerate(_directions(call, flat)):
         direction = Direction(call.lengths, call.reset, call.noise, d)
         d_h = torch.zeros_like(h_0[d]) if d_h_n is None else d_h_n[d]
         d_c = torch.zeros_like(c_0[d]) if d_c_n is None else d_c_n[d]
         # Sums over pieces are kept in the accumulators' type.
-        sums = [torch.zeros_like(p, dtype=c_0.dtype) for p in w if p is not None]
+        sums = [torch.zeros_like(p, dtype=c_0.dtype) for p in own]
         for piece in reversed(pieces(T, every, d == 1)):
             first, stop = piece
-            part = native.Call(*direction.inputs(piece), (), None, d)
+            part = native.Call(*direction.inputs(piece), fields, None, d)
             h, c = kept[d, first // every].split(H, -1)
-            inputs = x[first:stop], h.to(x.dtype)[None], c.contiguous()[None], [w]
+            inputs = x[first:stop], h.to(x.dtype)[None], c.contiguous()[None], own
             output, cells, _, _, gates = native.forward(part, *inputs, save=True)
             assert gates is not None
             above = [None if g is None else g[first:stop, :, d : d + 1] for g in (d_output, d_cells)]

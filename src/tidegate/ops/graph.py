@@ -69,8 +69,8 @@ def _given(
     noise: Noise | None,
 ) -> tuple[Any, ...]:
     """What both operators take."""
-    flat = [p for w in weights for p in w if p is not None]
-    fields = [sum(1 << n for n, p in enumerate(w) if p is not None) for w in weights]
+    there, flat = native.flatten(weights)
+    fields = [sum(given << n for n, given in enumerate(row)) for row in there]
     seed, rates, training = None, [0.0, 0.0, 0.0], True
     if noise is not None:
         seed, training = noise.seed, noise.training
@@ -102,7 +102,7 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
     with torch.autocast(x.device.type, enabled=False), torch.no_grad():
         choice = ops.choose(x, split, call.noise)
         if choice.name == "native":
-            *result, gates = native.forward(call, x, h_0, c_0, split, save=save)
+            *result, gates = native.forward(call, x, h_0, c_0, weights, save=save)
         else:
             ops.warn_if_slow(choice)
             ops.check_lengths(lengths, x.shape[0])
@@ -178,7 +178,7 @@ def _backward(
     with torch.autocast(x.device.type, enabled=False):
         if bool(used_native):
             x = x.contiguous()
-            found = native.backward(call, x, h_0, c_0, call.weights(weights), (output, cells, gates), grads)
+            found = native.backward(call, x, h_0, c_0, weights, (output, cells, gates), grads)
         else:
             with _recording():
                 found = native.by_reference(call, (x, h_0, c_0, *weights), grads)

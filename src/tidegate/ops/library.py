@@ -84,8 +84,7 @@ class Library:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor; a large one comes from memory that earlier calls have warmed."""
-        count = math.prod(shape)
-        size = count * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         if size < _POOLED_BYTES:
             return torch.empty(shape, dtype=dtype)
         address = self.pool_take(size)
@@ -94,6 +93,14 @@ class Library:
         block = (ctypes.c_char * size).from_address(address)
         weakref.finalize(block, self.pool_give, address).atexit = False  # when the tensor's storage dies
         return torch.frombuffer(block, dtype=dtype).view(shape)
+
+    def empty_like(self, given: Tensor) -> Tensor:
+        """The same for a tensor's shape, dtype and strides: contiguous, or so with its first two dimensions swapped."""
+        if given.nbytes < _POOLED_BYTES:
+            return torch.empty_like(given)
+        if given.is_contiguous():
+            return self.empty(given.shape, given.dtype)
+        return self.empty(given.transpose(0, 1).shape, given.dtype).transpose(0, 1)
 
 
 def check(code: int, lengths: Tensor | None, steps: int) -> None:

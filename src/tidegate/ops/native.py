@@ -6,6 +6,7 @@ T steps, B batch rows, I inputs, H hidden units, D directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -52,13 +53,16 @@ def _wrapped(tensor: Tensor) -> bool:
     return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
+Fields = tuple[tuple[bool, ...], ...]  # which of LSTMWeights' fields each direction has
+
+
 class Call(NamedTuple):
-    """Everything but the differentiable tensors."""
+    """Everything but the differentiable tensors; the weights come flat, those that ``fields`` says in its order."""
 
     lengths: Tensor | None
     reset: Tensor | None
     noise: Noise | None
-    fields: tuple[tuple[bool, ...], ...]  # which weights each direction has
+    fields: Fields
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
 
@@ -66,6 +70,33 @@ class Call(NamedTuple):
         given: Any = iter(flat)
         rows: list[list[Any]] = [[next(given) if there else None for there in fields] for fields in self.fields]
         return [LSTMWeights(*row) for row in rows]
+
+
+def flatten(weights: Sequence[LSTMWeights]) -> tuple[Fields, list[Tensor]]:
+    """What :meth:`Call.weights` puts together again."""
+    return tuple([tuple([p is not None for p in w]) for w in weights]), [p for w in weights for p in w if p is not None]
+
+
+class _Places(NamedTuple):
+    """Where the flat weights, or their gradients, lie in a call (native/include/tidegate.h); -1 for none."""
+
+    weights: tuple[int, ...]  # of ih, hh, both biases and ch, both directions each
+    norms: tuple[int, ...]
+    d_weights: tuple[int, ...]  # of ih, hh, one bias and ch
+    twins: tuple[tuple[int, int], ...]  # biases whose gradient is that of another
+
+
+@cache
+def _places(fields: Fields) -> _Places:
+    order: Any = iter(range(sum(map(sum, fields))))
+    rows: list[list[Any]] = [[next(order) if there else -1 for there in direction] for direction in fields]
+    index = [LSTMWeights(*row) for row in rows]  # a single direction stands for both
+    both: Any = (index[0], index[-1])
+    weights = tuple(getattr(w, name) for name in ("ih", "hh", "b_ih", "b_hh", "ch") for w in both)
+    norms = tuple(getattr(w, name) for name in ("norm_ih", "norm_hh", "norm_c") for w in both)
+    bias = tuple(w.b_hh if w.b_ih == -1 else w.b_ih for w in both)
+    twins = tuple((w.b_hh, w.b_ih) for w in both[: len(fields)] if w.b_ih != -1 and w.b_hh != -1)
+    return _Places(weights, norms, (*weights[:4], *bias, *weights[8:]), twins)
 
 
 def lstm_sequence(
@@ -83,13 +114,11 @@ def lstm_sequence(
     dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
     if h_0.dtype is not dtype or c_0.dtype is not accumulator:  # asked first, as `to` costs a microsecond
         h_0, c_0 = h_0.to(dtype), c_0.to(accumulator)
-    call = Call(lengths, reset, noise, (), checkpoint_every)
-    if torch.is_grad_enabled():
-        flat = [p for w in weights for p in w if p is not None]
-        if any(t.requires_grad for t in (x, h_0, c_0, *flat)):
-            call = call._replace(fields=tuple([tuple([p is not None for p in w]) for w in weights]))
-            return SequenceResult(*_Sequence.apply(call, need_cells, x, h_0, c_0, *flat))
-    return SequenceResult(*forward(call, x, h_0, c_0, weights, save=False, need_cells=need_cells)[:4])
+    fields, flat = flatten(weights)
+    call = Call(lengths, reset, noise, fields, checkpoint_every)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat)):
+        return SequenceResult(*differentiable(call, need_cells, x, h_0, c_0, *flat))
+    return SequenceResult(*forward(call, x, h_0, c_0, flat, save=False, need_cells=need_cells)[:4])
 
 
 def forward(
@@ -97,7 +126,7 @@ def forward(
     x: Tensor,
     h_0: Tensor,
     c_0: Tensor,
-    weights: Sequence[LSTMWeights],
+    flat: Sequence[Tensor],
     *,
     save: bool,
     need_cells: bool = True,
@@ -110,21 +139,23 @@ def forward(
     activated gates of any layer, in the accumulators' type.
     """
     if save and call.checkpoint_every is not None:
-        return checkpoint.native_forward(call, x, h_0, c_0, weights, need_cells=need_cells)
+        return checkpoint.native_forward(call, x, h_0, c_0, flat, need_cells=need_cells)
     lib = _library()
     T, B, _ = x.shape
-    D, H = len(weights), weights[0].hh.shape[1]
-    dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
+    D, _, H = c_0.shape
+    dtype, accumulator = x.dtype, c_0.dtype
     output = lib.empty((T, B, D, H), dtype)
-    cells = lib.empty((T, B, D, H), accumulator) if save or need_cells else None
-    norm = weights[0].norm_ih is not None
+    cells = None
+    if save or need_cells:
+        cells = lib.empty_like(output) if accumulator is dtype else lib.empty((T, B, D, H), accumulator)
     gates = None
     if save:
+        norm = _places(call.fields).norms[0] >= 0
         width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
-    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+    h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
-    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
+    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, flat)
     outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
     code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS, open_gates))
     if code:
@@ -138,42 +169,38 @@ _NO_NOISE = (0, 0.0, 0.0, 0.0, 0, 0)
 
 
 def _inputs(
-    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]
-) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], list[Any]]:
-    """Sizes and addresses of a call's inputs, those of its norms, and the tensors that must live as long as it runs."""
+    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, flat: Sequence[Tensor]
+) -> tuple[tuple[Any, ...], tuple[Any, ...], list[int], list[Any]]:
+    """Sizes and addresses of a call's inputs, those of its norms, and the tensors that must live as long as it runs.
+
+    States and weights are contiguous.
+    """
     T, B, I = x.shape
+    D, _, H = c_0.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
-    alive: list[Any] = [x, h_0, c_0]
-    at = []
-    for w in weights:
-        for p in (w.ih, w.hh, w.b_ih, w.b_hh, w.ch, w.norm_ih, w.norm_hh, w.norm_c):
-            if p is None:
-                at.append(0)
-                continue
-            if not p.is_contiguous():
-                p = p.contiguous()
-                alive.append(p)
-            at.append(p.data_ptr())
-    first, second = at[:8], at[-8:]
     lengths, reset, noise = call.lengths, call.reset, call.noise
     if lengths is not None:
         lengths = lengths.to("cpu", torch.int64).contiguous()
     if reset is not None:
         reset = reset.to("cpu", torch.bool).contiguous()
-    alive += (lengths, reset)
     random: tuple[Any, ...] = _NO_NOISE
     if noise is not None:
         rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
         random = (int(noise.seed), *rates, int(noise.training), noise.first_step)
-    sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, weights[0].hh.shape[1], len(weights))
+    places = _places(call.fields)
+    at = [p.data_ptr() for p in flat]
+    at.append(0)  # for place -1
+    sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1))
     pointers = (
-        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
-        first[0], second[0], first[1], second[1], first[2], second[2], first[3], second[3], first[4], second[4],
+        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(), *[at[k] for k in places.weights],
         0, _at(lengths), _at(reset), *random, call.first_direction,
     )  # fmt: skip
-    norms = (first[5], second[5], first[6], second[6], first[7], second[7])
-    return (*sizes, x.stride(0), x.stride(1)), pointers, norms, alive
+    return sizes, pointers, [at[k] for k in places.norms], [x, lengths, reset]
+
+
+def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
+    return [p if p.is_contiguous() else p.contiguous() for p in flat]
 
 
 def backward(
@@ -181,7 +208,7 @@ def backward(
     x: Tensor,
     h_0: Tensor,
     c_0: Tensor,
-    weights: Sequence[LSTMWeights],
+    flat: Sequence[Tensor],
     saved: tuple[Tensor | None, Tensor | None, Tensor],
     grads: Sequence[Tensor | None],
     need_x: bool = True,
@@ -189,45 +216,36 @@ def backward(
     """Gradients of x, h_0, c_0 and all weights from those of output, cells, h_n and c_n."""
     output, cells, gates = saved
     if call.checkpoint_every is not None:
-        return checkpoint.native_backward(call, x, h_0, c_0, weights, gates, grads, need_x)
+        return checkpoint.native_backward(call, x, h_0, c_0, flat, gates, grads, need_x)
     lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
-    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
-    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, weights)
-    d_x = None
-    if need_x:
-        T, B, I = x.shape
-        d_x = lib.empty((T, B, I), x.dtype) if x.is_contiguous() else lib.empty((B, T, I), x.dtype).transpose(0, 1)
+    h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
+    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, flat)
+    d_x = lib.empty_like(x) if need_x else None
     d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
-    d_weights = [
-        LSTMWeights(*[None if p is None else lib.empty(p.shape, p.dtype) for p in w])  # type: ignore[arg-type]
-        for w in weights
-    ]
+    d_flat = [lib.empty_like(p) for p in flat]
     d_output, d_cells, d_h_n, d_c_n = grads
     if d_output is not None and d_output.stride(3) != 1 and d_output.shape[3] > 1:
         d_output = d_output.contiguous()
     rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
     strides = (0, 0, 0) if d_output is None else d_output.stride()[:3]
-    at = [
-        [_at(p) for p in (w.ih, w.hh, w.b_hh if w.b_ih is None else w.b_ih, w.ch, w.norm_ih, w.norm_hh, w.norm_c)]
-        for w in d_weights
-    ]
-    d_at = [address for pair in zip(at[0], at[-1], strict=True) for address in pair]
+    places = _places(call.fields)
+    at = [d.data_ptr() for d in d_flat]
+    at.append(0)
     code = lib.backward(
         CALL.pack(
             *sizes, *strides, *pointers,
             _at(output), _at(cells), gates.data_ptr(), 0, 0,
-            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(), *d_at[:8],
-            *norms, *d_at[8:], 0,
+            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(),
+            *[at[k] for k in places.d_weights], *norms, *[at[k] for k in places.norms], 0,
         )
     )  # fmt: skip
     if code:
         check(code, call.lengths, x.shape[0])
-    for w in d_weights:
-        if w.b_ih is not None and w.b_hh is not None:
-            w.b_hh.copy_(w.b_ih)
-    return (d_x, d_h_0, d_c_0, *[p for w in d_weights for p in w if p is not None])
+    for twin, of in places.twins:
+        d_flat[twin].copy_(d_flat[of])
+    return (d_x, d_h_0, d_c_0, *d_flat)
 
 
 class _Sequence(torch.autograd.Function):
@@ -235,9 +253,7 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, call, need_cells, x, h_0, c_0, *flat):
-        output, cells, h_n, c_n, gates = forward(
-            call, x, h_0, c_0, call.weights(flat), save=True, need_cells=need_cells
-        )
+        output, cells, h_n, c_n, gates = forward(call, x, h_0, c_0, flat, save=True, need_cells=need_cells)
         ctx.call = call
         ctx.set_materialize_grads(False)
         saved = (output, cells, gates) if call.checkpoint_every is None else (None, None, gates)
@@ -253,8 +269,10 @@ class _Sequence(torch.autograd.Function):
         if torch.is_grad_enabled():
             saved = (None if output is None else output.detach(), None if cells is None else cells.detach(), gates)
             return None, None, *_Gradient.apply(ctx.call, saved, need_x, x, h_0, c_0, *grads, *flat)
-        weights = ctx.call.weights(flat)
-        return None, None, *backward(ctx.call, x, h_0, c_0, weights, (output, cells, gates), grads, need_x)
+        return None, None, *backward(ctx.call, x, h_0, c_0, flat, (output, cells, gates), grads, need_x)
+
+
+differentiable = _Sequence.apply
 
 
 class _Gradient(torch.autograd.Function):
@@ -266,7 +284,7 @@ class _Gradient(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, h_0, c_0, *rest)
-        return backward(call, x, h_0, c_0, call.weights(flat), saved, grads, need_x)
+        return backward(call, x, h_0, c_0, flat, saved, grads, need_x)
 
     @staticmethod
     def backward(ctx, *second):

@@ -99,7 +99,7 @@ def lstm_trace(
             return lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     valid, cut = _masks(x, len(weights), lengths, reset)
     if _kernel_hands_over(x, weights, noise):
-        result, gates = _native(x, h_0, c_0, weights, native.Call(lengths, reset, noise, ()), valid, cut)
+        result, gates = _native(x, h_0, c_0, weights, (lengths, reset, noise), valid, cut)
     elif _compiled_without_derivatives(x, h_0, c_0, weights):
         result, gates = graph.lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     else:
@@ -130,26 +130,26 @@ def _native(
     h_0: Tensor,
     c_0: Tensor,
     weights: Sequence[LSTMWeights],
-    call: native.Call,
+    given: tuple[Tensor | None, Tensor | None, Noise | None],
     valid: Tensor | None,
     cut: Tensor | None,
 ) -> tuple[SequenceResult, tuple[Tensor, ...]]:
     """The kernels' forward pass with its gates."""
-    flat = [p for w in weights for p in w if p is not None]
+    fields, flat = native.flatten(weights)
+    call = native.Call(*given, fields)
     state = h_0.to(x.dtype), c_0.to(native.ACCUMULATOR[x.dtype])
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))):
-        *found, packed = native.forward(call, x, *state, weights, save=True, open_gates=True)
+        *found, packed = native.forward(call, x, *state, flat, save=True, open_gates=True)
         return SequenceResult(*found), _unpack(packed, found[1])  # type: ignore[arg-type]
-    result = native.lstm_sequence(x, h_0, c_0, weights, call.lengths, call.reset, call.noise)
+    result = native.lstm_sequence(x, h_0, c_0, weights, *given)
     if x.dtype in _HALF or weights[0].norm_ih is not None:  # the backward pass reads something else: run once more
         with torch.no_grad():
-            packed = native.forward(call, x, *state, weights, save=True, open_gates=True)[4]
+            packed = native.forward(call, x, *state, flat, save=True, open_gates=True)[4]
     else:
         packed = native.saved_gates(result.output)
         if valid is not None:  # left unwritten; autograd need not know, as the backward pass does not read it either
             _empty_padding(packed.data, valid)
-    rest = call._replace(fields=tuple(tuple(p is not None for p in w) for w in weights)), valid, cut
-    return result, _Known.apply(packed, rest, x, h_0, c_0, result.output, result.cells, *flat)
+    return result, _Known.apply(packed, (call, valid, cut), x, h_0, c_0, result.output, result.cells, *flat)
 
 
 def _unpack(packed: Tensor, cells: Tensor) -> tuple[Tensor, ...]:
