@@ -45,7 +45,7 @@ class Route:
         for layer in range(lstm.num_layers):
             weights = lstm.weights(layer)
             fields, flat = native.flatten(weights)
-            self.recorded.append((native.Call(None, None, None, fields), flat))
+            self.recorded.append((native.Call(None, None, None, fields, joined=True), flat))
             at = [
                 address
                 for name in ("ih", "hh", "b_ih", "b_hh", "ch", "norm_ih", "norm_hh", "norm_c")
@@ -135,14 +135,13 @@ def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
 
 def _recorded(lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
     """The same with what autograd needs."""
-    D = lstm.directions
+    before = [(h, c)]
+    if lstm.num_layers > 1:
+        before = list(zip(h.split(lstm.directions), c.split(lstm.directions), strict=True))
     states = []
-    for layer, (call, flat) in enumerate(route.recorded):
-        rows = slice(layer * D, (layer + 1) * D)
-        before = (h, c) if lstm.num_layers == 1 else (h[rows], c[rows])
-        output, _, *after = native.differentiable(call, False, x, *before, *flat)
+    for (call, flat), memories in zip(route.recorded, before, strict=True):
+        x, _, *after = native.differentiable(call, False, x, *memories, *flat)
         states.append(after)
-        x = output.flatten(2)
     h_n, c_n = states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
 

@@ -65,6 +65,7 @@ class Call(NamedTuple):
     fields: Fields
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
+    joined: bool = False  # the output, and its gradient, is (T, B, D * H)
 
     def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
         given: Any = iter(flat)
@@ -144,10 +145,10 @@ def forward(
     T, B, _ = x.shape
     D, _, H = c_0.shape
     dtype, accumulator = x.dtype, c_0.dtype
-    output = lib.empty((T, B, D, H), dtype)
+    output = lib.empty((T, B, D * H) if call.joined else (T, B, D, H), dtype)
     cells = None
     if save or need_cells:
-        cells = lib.empty_like(output) if accumulator is dtype else lib.empty((T, B, D, H), accumulator)
+        cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
     gates = None
     if save:
         norm = _places(call.fields).norms[0] >= 0
@@ -226,10 +227,13 @@ def backward(
     d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
     d_flat = [lib.empty_like(p) for p in flat]
     d_output, d_cells, d_h_n, d_c_n = grads
-    if d_output is not None and d_output.stride(3) != 1 and d_output.shape[3] > 1:
-        d_output = d_output.contiguous()
+    strides: Any = (0, 0, 0)
+    if d_output is not None:
+        if d_output.stride(-1) != 1 and d_output.shape[-1] > 1:
+            d_output = d_output.contiguous()
+        strides = d_output.stride()
+        strides = (strides[0], strides[1], c_0.shape[2]) if call.joined else strides[:3]
     rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
-    strides = (0, 0, 0) if d_output is None else d_output.stride()[:3]
     places = _places(call.fields)
     at = [d.data_ptr() for d in d_flat]
     at.append(0)
@@ -258,7 +262,7 @@ class _Sequence(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         saved = (output, cells, gates) if call.checkpoint_every is None else (None, None, gates)
         ctx.save_for_backward(*saved, x, h_0, c_0, *flat)
-        return output, cells, h_n, c_n
+        return output, cells if need_cells else None, h_n, c_n
 
     @staticmethod
     def backward(ctx, *grads):
@@ -315,6 +319,8 @@ def by_reference(call: Call, inputs: Sequence[Tensor], grads: Sequence[Tensor | 
         leaves = [_leaf(t) for t in inputs]
         x, h_0, c_0, *flat = leaves
         result = reference.lstm_sequence(x, h_0, c_0, call.weights(flat), call.lengths, call.reset, call.noise)
+        if call.joined:
+            result = result._replace(output=result.output.flatten(2))
         pairs = [(r, g) for r, g in zip(result, grads, strict=True) if r is not None and g is not None]
         outputs, weights = zip(*[(r, g) for r, g in pairs if r.requires_grad], strict=True)
         return torch.autograd.grad(outputs, leaves, weights, allow_unused=True, create_graph=True)
