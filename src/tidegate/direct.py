@@ -23,9 +23,11 @@ from tidegate.state import State
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
-# A call (native/include/tidegate.h) in four pieces; the second and the last are those of the layer.
+# A call (native/include/tidegate.h) in six pieces, of which the second, the fourth and the last are those of the layer.
 _HEAD = struct.Struct("<16q")  # sizes, strides, x, h_0, c_0
-_MIDDLE = slice(_HEAD.size, 288)  # weights, no lengths, resets or masks
+_WEIGHTS = slice(_HEAD.size, 216)
+_MASKS = struct.Struct("<2q")  # lengths, reset
+_REST = slice(216 + _MASKS.size, 288)  # no dropout or zoneout
 _OUTPUTS = struct.Struct("<5q")
 _TAIL = slice(288 + _OUTPUTS.size, None)
 
@@ -53,7 +55,7 @@ class Route:
                 for address in [0 if getattr(w, name) is None else getattr(w, name).data_ptr()]
             ]
             call = CALL.pack(*(0,) * 16, *at[:10], *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *at[10:], *(0,) * 7)
-            self.layers.append((call[_MIDDLE], call[_TAIL]))
+            self.layers.append((call[_WEIGHTS], call[_REST], call[_TAIL]))
 
     def holds(self, lstm: LSTM) -> bool:
         """Are the parameters still those whose addresses were taken? Their values are read at each call."""
@@ -64,8 +66,8 @@ class Route:
         return True
 
 
-def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
-    """``lstm(x, hx)`` for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
+def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Tensor, State] | None:
+    """A call for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
 
     Nothing is being compiled.
     """
@@ -105,41 +107,60 @@ def sequence(lstm: LSTM, x: Any, hx: Any) -> tuple[Tensor, State] | None:
         if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu):
             return None
         h, c = h.contiguous(), c.contiguous()
+    if lengths is not None:
+        if not _mask(lengths, torch.int64, (B,)):
+            return None
+        lengths = lengths.contiguous()
+    if reset is not None:
+        if not _mask(reset, torch.bool, (B, T) if lstm.batch_first else (T, B)):
+            return None
+        reset = (reset.t() if lstm.batch_first else reset).contiguous()
     if x.stride(2) != 1:
         x = x.contiguous()
     if torch.is_grad_enabled() and (
         x.requires_grad or h.requires_grad or c.requires_grad or any(p.requires_grad for _, p, _ in route.watched)
     ):
-        return None if lstm.checkpoint_every is not None else _recorded(lstm, route, x, h, c)
+        return None if lstm.checkpoint_every is not None else _recorded(lstm, route, x, h, c, lengths, reset)
     h_n, c_n = torch.empty_like(h), torch.empty_like(c)
     at_h, at_c, at_h_n, at_c_n = h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
     h_bytes, c_bytes = D * B * H * h.element_size(), D * B * H * c.element_size()
-    for middle, tail in route.layers:
+    masks = _MASKS.pack(0 if lengths is None else lengths.data_ptr(), 0 if reset is None else reset.data_ptr())
+    for weights, rest, tail in route.layers:
         output = route.empty((T, B, D * H), dtype)
         call = (
             _HEAD.pack(
                 VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
                 x.data_ptr(), at_h, at_c,
             )
-            + middle
+            + weights
+            + masks
+            + rest
             + _OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
             + tail
         )  # fmt: skip
         if code := route.run(call):
-            check(code, None, T)
+            check(code, lengths, T)
         x = output
         at_h, at_c, at_h_n, at_c_n = at_h + h_bytes, at_c + c_bytes, at_h_n + h_bytes, at_c_n + c_bytes
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
 
 
-def _recorded(lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:
+def _mask(given: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
+    return type(given) is Tensor and given.dtype is dtype and given.is_cpu and given.shape == shape
+
+
+def _recorded(
+    lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, State]:
     """The same with what autograd needs."""
     before = [(h, c)]
     if lstm.num_layers > 1:
         before = list(zip(h.split(lstm.directions), c.split(lstm.directions), strict=True))
     states = []
     for (call, flat), memories in zip(route.recorded, before, strict=True):
+        if lengths is not None or reset is not None:
+            call = call._replace(lengths=lengths, reset=reset)
         x, _, *after = native.differentiable(call, False, x, *memories, *flat)
         states.append(after)
     h_n, c_n = states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))

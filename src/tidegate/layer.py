@@ -220,8 +220,8 @@ class LSTM(Recurrent):
         ValueError, TypeError
             Where shape, dtype, device or range is wrong, before any work.
         """
-        if lengths is None and reset is None and not torch.compiler.is_compiling():
-            found = direct.sequence(self, input, hx)
+        if not torch.compiler.is_compiling():
+            found = direct.sequence(self, input, hx, lengths, reset)
             if found is not None:
                 return found
         run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)

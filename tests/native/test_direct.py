@@ -42,35 +42,47 @@ def general(lstm, *words):
         return lstm(*words)
 
 
+def masks_of(lstm, masked):
+    """No lengths and resets, or some of both."""
+    if not masked:
+        return None, None
+    rows, steps = (T, B) if lstm.batch_first else (B, T)
+    reset = torch.rand(input_of(lstm).shape[:2]) < 0.3
+    return torch.randint(steps + 1, (rows,)), reset
+
+
 def input_of(lstm):
     return torch.randn(T, B, I).to(lstm.weight_ih_l0.dtype)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("given", [False, True], ids=["empty", "given state"])
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "lengths and resets"])
 @torch.no_grad()
-def test_has_the_bits_of_the_general_way(isa, options, given):
+def test_has_the_bits_of_the_general_way(isa, options, given, masked):
     lstm = made(**options)
     x, hx = input_of(lstm), None
     if given:
         hx = lstm.initial_state(T if lstm.batch_first else B)
         hx = tg.State(torch.randn_like(hx.h), torch.randn_like(hx.c))
-    found = direct.sequence(lstm, x, hx)
+    masks = masks_of(lstm, masked)
+    found = direct.sequence(lstm, x, hx, *masks)
     assert found is not None
-    wanted = general(lstm, x, hx)
+    wanted = general(lstm, x, hx, *masks)
     for a, b in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
         assert a.shape == b.shape
         assert a.stride() == b.stride()
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
-    torch.testing.assert_close(lstm(x.transpose(0, 1).contiguous().transpose(0, 1), hx)[0], found[0])
+    torch.testing.assert_close(lstm(x.transpose(0, 1).contiguous().transpose(0, 1), hx, *masks)[0], found[0])
     strided = torch.empty(T, B, 2 * I, dtype=x.dtype)[:, :, ::2].copy_(x)
-    assert torch.equal(lstm(strided, hx)[0], found[0])
+    assert torch.equal(lstm(strided, hx, *masks)[0], found[0])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("given", [False, True], ids=["empty", "given state"])
-def test_has_the_gradients_of_the_general_way(isa, options, given):
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "lengths and resets"])
+def test_has_the_gradients_of_the_general_way(isa, options, given, masked):
     lstm = made(**options)
     x, hx = input_of(lstm).requires_grad_(), None
     wanted = [x, *lstm.parameters()]
@@ -78,9 +90,10 @@ def test_has_the_gradients_of_the_general_way(isa, options, given):
         hx = lstm.initial_state(T if lstm.batch_first else B)
         hx = tg.State(*[torch.randn_like(s).requires_grad_() for s in hx])
         wanted += hx
-    found = direct.sequence(lstm, x, hx)
+    masks = masks_of(lstm, masked)
+    found = direct.sequence(lstm, x, hx, *masks)
     assert found is not None
-    others = general(lstm, x, hx)
+    others = general(lstm, x, hx, *masks)
     weights = [torch.randn_like(r) for r in (found[0], *found[1])]
     gradients = []
     for output, state in (found, others):
@@ -122,7 +135,7 @@ def test_second_derivatives_and_checkpoints_of_the_general_way():
 
     torch.testing.assert_close(second(lambda lstm, x: lstm(x)), second(general))
     lstm.checkpoint_every = 2  # after the addresses were taken
-    assert direct.sequence(lstm, x, None) is None
+    assert direct.sequence(lstm, x, None, None, None) is None
 
 
 @torch.no_grad()
@@ -148,24 +161,30 @@ def test_new_weights_are_read():
 def test_left_where_the_general_way_is_needed():
     x = torch.randn(T, B, I)
     lstm = made()
-    assert direct.sequence(lstm, x, None) is not None
+    assert direct.sequence(lstm, x, None, None, None) is not None
     for other in (x[0], x[:0], x[:, :0], x.double(), x[..., :4], x.to("meta"), torch.nn.Parameter(x), None):
-        assert direct.sequence(lstm, other, None) is None
+        assert direct.sequence(lstm, other, None, None, None) is None
     h = torch.zeros(1, B, H)
     for hx in (h, (h, h, h), (h, h.double()), (h[0], h[0]), (h, None), [h, h]):
-        assert direct.sequence(lstm, x, hx) is None
+        assert direct.sequence(lstm, x, hx, None, None) is None
+    for lengths in ([T] * B, torch.full((B,), T, dtype=torch.int32), torch.full((B + 1,), T), torch.tensor(T)):
+        assert direct.sequence(lstm, x, None, lengths, None) is None
+    for reset in (torch.zeros(T, B), torch.zeros(B, T, dtype=torch.bool), [[False] * B] * T):
+        assert direct.sequence(lstm, x, None, None, reset) is None
+    with pytest.raises(ValueError, match=f"lengths are from 0 to the number of steps, {T}"):
+        direct.sequence(lstm, x, None, torch.tensor([0, T, T + 1]), None)
     with ops.use_backend("reference"):
-        assert direct.sequence(lstm, x, None) is None
+        assert direct.sequence(lstm, x, None, None, None) is None
     with torch.autocast("cpu"):
-        assert direct.sequence(lstm, x, None) is None
-    assert direct.sequence(made(zoneout=0.1), x, None) is None
-    assert direct.sequence(made(recurrent_dropout=0.1), x, None) is None
-    assert direct.sequence(made(recurrent_dropout=0.1).eval(), x, None) is not None
-    assert direct.sequence(made(proj_size=3), x, None) is None
-    assert direct.sequence(made(merge=None), x, None) is None
-    assert direct.sequence(made(bidirectional=True, merge="sum"), x, None) is None
+        assert direct.sequence(lstm, x, None, None, None) is None
+    assert direct.sequence(made(zoneout=0.1), x, None, None, None) is None
+    assert direct.sequence(made(recurrent_dropout=0.1), x, None, None, None) is None
+    assert direct.sequence(made(recurrent_dropout=0.1).eval(), x, None, None, None) is not None
+    assert direct.sequence(made(proj_size=3), x, None, None, None) is None
+    assert direct.sequence(made(merge=None), x, None, None, None) is None
+    assert direct.sequence(made(bidirectional=True, merge="sum"), x, None, None, None) is None
     lstm.zoneout = (0.5, 0.0)  # after the addresses were taken
-    assert direct.sequence(lstm, x, None) is None
+    assert direct.sequence(lstm, x, None, None, None) is None
 
 
 @torch.no_grad()
