@@ -23,7 +23,7 @@ import tidegate as tg
 from tidegate.benchmark.layer import alternate, machine
 from tidegate.benchmark.peers import Run, Shape
 
-SHAPES = [Shape(128, 8, 64, 128), Shape(128, 32, 128, 128)]
+SHAPES = [Shape(128, 8, 64, 128), Shape(128, 32, 128, 128), Shape(32, 8, 16, 64)]
 
 
 def cell_loop(cell: torch.nn.LSTMCell, x: Tensor, reset: Tensor) -> list[Tensor]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate import init, insight, interchange, ops
     from tidegate.interchange.swap import restore, swap
-    from tidegate.layer import LSTM, RNN
+    from tidegate.layer import LSTM
+    from tidegate.rnn import RNN
     from tidegate.state import State
     from tidegate.streaming import Streamer
     from tidegate.tasks.classify import Classifier
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "LSTM": "tidegate.layer",
-    "RNN": "tidegate.layer",
+    "RNN": "tidegate.rnn",
     "State": "tidegate.state",
     "Streamer": "tidegate.streaming",
     "Forecaster": "tidegate.tasks.forecast",

@@ -1,7 +1,7 @@
-"""The LSTM and the vanilla RNN as modules: stacking, directions, merging, options.
+"""The LSTM as a module: stacking, directions, merging, options.
 
-Drop-in for ``torch.nn.LSTM`` and ``torch.nn.RNN``: same arguments, parameter names, shapes and
-gate order, so that a ``state_dict`` loads in either direction. The computation is in ``ops``.
+Drop-in for ``torch.nn.LSTM``: same arguments, parameter names, shapes and gate order, so that a
+``state_dict`` loads in either direction. The computation is in ``ops``.
 
 T steps, B batch rows, I inputs, H hidden units, P outputs of a direction (H without projection),
 L layers, D directions.
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import direct, ops, streaming
-from tidegate.cell import LSTMWeights, RNNWeights
-from tidegate.checks import check_choice, check_flag, check_rate, check_state, check_whole
+from tidegate.cell import LSTMWeights
+from tidegate.checks import check_flag, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
 from tidegate.trace import Trace
@@ -361,80 +361,6 @@ class LSTM(Recurrent):
             check_state("h_0", hx[0], (rows, x.shape[1], self.state_size), x, batched),
             check_state("c_0", hx[1], (rows, x.shape[1], self.hidden_size), x, batched),
         )
-
-
-class RNN(Recurrent):
-    """The vanilla RNN, ``h = tanh(x W_x + h W_h + b)``, that the LSTM is measured against.
-
-    Takes the place of ``torch.nn.RNN``; ``merge``, ``lengths`` and ``reset`` as in :class:`LSTM`.
-
-    Parameters
-    ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
-        As in :class:`LSTM`.
-    nonlinearity : "tanh" or "relu"
-    merge, variational, init
-        As in :class:`LSTM`.
-    """
-
-    _gates = 1
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        merge: str | None = "concat",
-        variational: bool = False,
-        init: Any = None,
-    ) -> None:
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, merge, 0, variational
-        )
-        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-        self.nonlinearity = nonlinearity
-        self.mode = f"RNN_{nonlinearity.upper()}"
-        self._make_parameters(init, device, dtype)
-
-    def weights(self, layer: int) -> list[RNNWeights]:
-        """The parameters of one layer, one entry a direction."""
-        return [
-            RNNWeights(*(self._get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
-            for of, suffix in self._suffixes()
-            if of == layer
-        ]
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | None = None,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
-    ) -> tuple[Any, Tensor]:
-        """Read whole sequences; as :meth:`LSTM.forward`, with h alone as the state (L*D, B, H)."""
-        x, lengths, reset, layout = self._enter(input, lengths, reset)
-        rows = self.num_layers * self.directions
-        if hx is None:
-            hx = x.new_zeros(rows, x.shape[1], self.hidden_size)
-        else:
-            hx = check_state("h_0", hx, (rows, x.shape[1], self.hidden_size), x, layout.batched)
-        h_n = []
-        for layer in range(self.num_layers):
-            h_0 = hx[layer * self.directions : (layer + 1) * self.directions]
-            output, final = ops.rnn_sequence(x, h_0, self.weights(layer), lengths, reset, self.nonlinearity)
-            h_n.append(final)
-            if layer + 1 < self.num_layers:
-                x = self._between(output)
-        state = torch.cat(h_n)
-        return self._leave(output, layout), state if layout.batched else state.squeeze(1)
 
 
 def _cell_dtype(dtype: torch.dtype) -> torch.dtype:

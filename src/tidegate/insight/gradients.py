@@ -24,8 +24,9 @@ from tidegate.cell import LSTMWeights, _norm_cell
 from tidegate.frames import array, polars
 from tidegate.insight.calls import evaluation
 from tidegate.insight.ledger import retention
-from tidegate.layer import LSTM, RNN
+from tidegate.layer import LSTM
 from tidegate.ops import LayerTrace
+from tidegate.rnn import RNN
 
 if TYPE_CHECKING:
     import polars as pl

@@ -24,7 +24,7 @@ from tidegate.insight.order import order_units
 from tidegate.insight.output import OutputLedger, output_ledger
 from tidegate.insight.spans import MemorySpans, memory_spans
 from tidegate.insight.trace import trace
-from tidegate.layer import RNN
+from tidegate.rnn import RNN
 from tidegate.tasks.run import MODEL
 from tidegate.trace import Trace
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tidegate.data.windows import Batch
-from tidegate.layer import LSTM, RNN
+from tidegate.layer import LSTM
 from tidegate.recurrent import variational_dropout
+from tidegate.rnn import RNN
 
 
 def recurrent(

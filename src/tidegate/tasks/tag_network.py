@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tidegate.layer import LSTM, RNN
+from tidegate.layer import LSTM
+from tidegate.rnn import RNN
 
 BYTES, SPELLING = 256, 24
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.layer import LSTM, RNN
+from tidegate.layer import LSTM
 from tidegate.recurrent import variational_dropout
+from tidegate.rnn import RNN
 
 BYTES = 256
 
