@@ -26,8 +26,10 @@ inline int64_t norm_bundles(const Sizes<S>& z) {
   return (z.B + norm_bundle(z) - 1) / norm_bundle(z);
 }
 
-// Rows are cut while every thread keeps enough of them to fill tiles and its weights stay near;
-// otherwise units are cut.
+constexpr int64_t NEAR_BYTES = 128 * 1024;  // recurrent weights that few rows are worth reading for
+
+// Rows are cut while every thread keeps enough of them for the weights that it reads; otherwise units are cut, and the
+// threads meet after every step.
 template <class S>
 inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, bool backward) {
   if (threads == 1) return {1, 1};
@@ -36,8 +38,9 @@ inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, boo
     return {most < 1 ? 1 : (threads < most ? threads : most), 1};
   }
   int64_t weights = z.H * z.G * (int64_t)sizeof(S);
-  int64_t wanted = weights <= 2 * L2_BYTES ? MAX_ROWS : 8 * MAX_ROWS;
-  if (backward && weights > 2 * L2_BYTES) wanted = 16 * MAX_ROWS;
+  int64_t wanted = backward ? 16 * MAX_ROWS : 8 * MAX_ROWS;
+  if (weights <= 2 * L2_BYTES) wanted = MAX_ROWS;
+  if (weights <= NEAR_BYTES && rows < MAX_ROWS) wanted = 2;
   int64_t groups = threads;
   while (groups > 1 && (threads % groups || rows / groups < wanted)) --groups;
   int64_t team = threads / groups;
@@ -73,10 +76,12 @@ inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
 // weight gradients, so threads with parts of their own need not wait for each other or pass lines to and fro.
 template <class S>
 inline int64_t row_parts(const Sizes<S>& z) {
-  if (z.norm || z.H * z.G * (int64_t)sizeof(S) > 2 * L2_BYTES) return 1;
+  const int64_t weights = z.H * z.G * (int64_t)sizeof(S);
+  if (z.norm || weights > 2 * L2_BYTES) return 1;
   const int64_t sums = (z.I + z.H) * z.G * (int64_t)sizeof(typename Types<S>::A);
-  int64_t parts = 1;
-  while (parts < 8 && z.B / (2 * parts) >= 16 && z.T * z.B / (2 * parts) >= 512 && 2 * parts * sums <= (16 << 20)) parts *= 2;
+  int64_t parts = 1, rows = weights <= NEAR_BYTES ? 2 : 4, all = 128;  // of B and of T B, that each of two keeps at least
+  while (parts < 8 && z.B / (2 * parts) >= rows && z.T * z.B / (2 * parts) >= all && 2 * parts * sums <= (16 << 20))
+    parts *= 2, rows = 16, all = 512;
   return parts;
 }
 

@@ -135,6 +135,7 @@ def test_bfloat16_is_near_float64(isa, sizes, norm):
 
 CASES = [(23, 19, 11, 37, torch.float32), (9, 40, 64, 80, torch.float32), (11, 13, 6, 21, torch.bfloat16)]
 CASES += [(7, 9, 5, 130, torch.float64), (600, 3, 4, 9, torch.float32), (40, 1, 5, 64, torch.float32)]
+CASES += [(90, 4, 5, 37, torch.float32)]
 CASES += [(40, 37, 11, 24, torch.float32), (35, 70, 5, 21, torch.bfloat16), (33, 133, 4, 17, torch.float64)]
 CASES += [(*sizes, dtype) for sizes, dtype in zip(sampled(2, 40, 3), (torch.bfloat16, torch.float32), strict=True)]
 
