@@ -115,6 +115,30 @@ def test_whatever_needs_a_gradient_gets_one(wanted):
     assert found.any()
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["lengths", "resets"])
+@pytest.mark.parametrize("short", [True, False], ids=["short way", "general way"])
+def test_masks_written_to_before_the_backward_pass_are_refused(which, short):
+    """Else its gradient would silently be that of another call."""
+    lstm, x = made(), torch.randn(T, B, I)
+    masks = torch.full((B,), T), torch.zeros(T, B, dtype=torch.bool)
+    output = (lstm(x, None, *masks) if short else general(lstm, x, None, *masks))[0]
+    masks[which][0] = 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_masks_from_inference_mode_serve_in_training():
+    """As where a rollout is collected in it."""
+    lstm, x = made(), torch.randn(T, B, I)
+    with torch.inference_mode():
+        masks = torch.full((B,), T), torch.rand(T, B) < 0.3
+    lstm(x, None, *masks)[0].sum().backward()
+    found = lstm.weight_hh_l0.grad.clone()
+    lstm.zero_grad()
+    lstm(x, None, *[m.clone() for m in masks])[0].sum().backward()
+    assert torch.equal(found, lstm.weight_hh_l0.grad)
+
+
 def test_weights_laid_out_otherwise_get_their_gradients():
     """As after ``.t()`` or a slice: what is not contiguous is copied for the kernels, and its gradient must fit."""
     lstm, x = made(), torch.randn(T, B, I)

@@ -261,12 +261,15 @@ class _Sequence(torch.autograd.Function):
         ctx.call = call
         ctx.set_materialize_grads(False)
         saved = (output, cells, gates) if call.checkpoint_every is None else (None, None, gates)
-        ctx.save_for_backward(*saved, x, h_0, c_0, *flat)
+        # Lengths and resets only so that autograd refuses a backward pass after they were written to; it cannot where
+        # they come from inference mode.
+        masks = [m if m is None or not m.is_inference() else None for m in (call.lengths, call.reset)]
+        ctx.save_for_backward(*saved, x, h_0, c_0, *masks, *flat)
         return output, cells if need_cells else None, h_n, c_n
 
     @staticmethod
     def backward(ctx, *grads):
-        output, cells, gates, x, h_0, c_0, *flat = ctx.saved_tensors
+        output, cells, gates, x, h_0, c_0, _, _, *flat = ctx.saved_tensors
         if transformed() or any(g is not None and _wrapped(g) for g in grads):
             return None, None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
         need_x = ctx.needs_input_grad[2]
