@@ -45,16 +45,12 @@ class Route:
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
         self.layers, self.recorded = [], []
         for layer in range(lstm.num_layers):
-            weights = lstm.weights(layer)
-            fields, flat = native.flatten(weights)
+            fields, flat = native.flatten(lstm.weights(layer))
             self.recorded.append((native.Call(None, None, None, fields, joined=True), flat))
-            at = [
-                address
-                for name in ("ih", "hh", "b_ih", "b_hh", "ch", "norm_ih", "norm_hh", "norm_c")
-                for w in (weights[0], weights[-1])
-                for address in [0 if getattr(w, name) is None else getattr(w, name).data_ptr()]
-            ]
-            call = CALL.pack(*(0,) * 16, *at[:10], *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *at[10:], *(0,) * 7)
+            place = native.places(fields)
+            at = [*[p.data_ptr() for p in flat], 0]  # 0 for place -1
+            weights, norms = [at[k] for k in place.weights], [at[k] for k in place.norms]
+            call = CALL.pack(*(0,) * 16, *weights, *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *norms, *(0,) * 7)
             self.layers.append((call[_WEIGHTS], call[_REST], call[_TAIL]))
 
     def holds(self, lstm: LSTM) -> bool:

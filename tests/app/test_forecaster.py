@@ -54,10 +54,11 @@ def without_last(table: pl.DataFrame, steps: int = HORIZON) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def model() -> tg.Forecaster:
-    """Trained on both series with covariates of every kind."""
+    """Trained on both series with covariates of every kind, for long enough that the seed does not matter."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = tg.Forecaster(**OPTIONS, series="s", known="k", past="p", static="kind").fit(TABLE, target="y")
+    longer = {**OPTIONS, "epochs": 20, "hidden_size": 24}
+    made = tg.Forecaster(**longer, series="s", known="k", past="p", static="kind").fit(TABLE, target="y")
     torch.set_num_threads(threads)
     return made
 
@@ -78,7 +79,7 @@ def test_forecast_follows_the_known_future(model):
     assert found.columns == ["s", "t", "y", *(f"y_q{q:g}" for q in LEVELS)]
     joined = found.join(truth, on=["s", "t"], suffix="_true")
     assert joined.height == 2 * HORIZON
-    assert (joined["y"] - joined["y_true"]).abs().mean() < 1.2  # five seeds: 0.62 to 0.88
+    assert (joined["y"] - joined["y_true"]).abs().mean() < 0.6
 
     last = pl.col("t") == TABLE["t"].max()
     more = model.predict(ahead.with_columns(k=pl.when(last).then(pl.col("k") + 1).otherwise(pl.col("k"))))

@@ -120,7 +120,9 @@ def test_variational_dropout_between_layers():
         dropped = seen[0] == 0  # (T, B, H)
         assert 0.3 < dropped.float().mean() < 0.7
         assert bool((dropped == dropped[:1]).all()) is variational
-        calm = layer.eval()(torch.ones(20, 3, 1))[0]
+        layer.eval().trace(torch.ones(20, 3, 1))  # as a call, but always layer by layer
+        assert not (seen[1] == 0).any()
+        calm = layer(torch.ones(20, 3, 1))[0]
         layer.train().dropout = 0.0
         assert torch.equal(layer(torch.ones(20, 3, 1))[0], calm)
 

@@ -78,7 +78,7 @@ def flatten(weights: Sequence[LSTMWeights]) -> tuple[Fields, list[Tensor]]:
     return tuple([tuple([p is not None for p in w]) for w in weights]), [p for w in weights for p in w if p is not None]
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """Where the flat weights, or their gradients, lie in a call (native/include/tidegate.h); -1 for none."""
 
     weights: tuple[int, ...]  # of ih, hh, both biases and ch, both directions each
@@ -88,7 +88,7 @@ class _Places(NamedTuple):
 
 
 @cache
-def _places(fields: Fields) -> _Places:
+def places(fields: Fields) -> Places:
     order: Any = iter(range(sum(map(sum, fields))))
     rows: list[list[Any]] = [[next(order) if there else -1 for there in direction] for direction in fields]
     index = [LSTMWeights(*row) for row in rows]  # a single direction stands for both
@@ -97,7 +97,7 @@ def _places(fields: Fields) -> _Places:
     norms = tuple(getattr(w, name) for name in ("norm_ih", "norm_hh", "norm_c") for w in both)
     bias = tuple(w.b_hh if w.b_ih == -1 else w.b_ih for w in both)
     twins = tuple((w.b_hh, w.b_ih) for w in both[: len(fields)] if w.b_ih != -1 and w.b_hh != -1)
-    return _Places(weights, norms, (*weights[:4], *bias, *weights[8:]), twins)
+    return Places(weights, norms, (*weights[:4], *bias, *weights[8:]), twins)
 
 
 def lstm_sequence(
@@ -151,7 +151,7 @@ def forward(
         cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
     gates = None
     if save:
-        norm = _places(call.fields).norms[0] >= 0
+        norm = places(call.fields).norms[0] >= 0
         width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
     h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
@@ -189,15 +189,15 @@ def _inputs(
     if noise is not None:
         rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
         random = (int(noise.seed), *rates, int(noise.training), noise.first_step)
-    places = _places(call.fields)
+    place = places(call.fields)
     at = [p.data_ptr() for p in flat]
     at.append(0)  # for place -1
     sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1))
     pointers = (
-        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(), *[at[k] for k in places.weights],
+        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(), *[at[k] for k in place.weights],
         0, _at(lengths), _at(reset), *random, call.first_direction,
     )  # fmt: skip
-    return sizes, pointers, [at[k] for k in places.norms], [x, lengths, reset]
+    return sizes, pointers, [at[k] for k in place.norms], [x, lengths, reset]
 
 
 def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
@@ -234,7 +234,7 @@ def backward(
         strides = d_output.stride()
         strides = (strides[0], strides[1], c_0.shape[2]) if call.joined else strides[:3]
     rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
-    places = _places(call.fields)
+    place = places(call.fields)
     at = [d.data_ptr() for d in d_flat]
     at.append(0)
     code = lib.backward(
@@ -242,12 +242,12 @@ def backward(
             *sizes, *strides, *pointers,
             _at(output), _at(cells), gates.data_ptr(), 0, 0,
             _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(),
-            *[at[k] for k in places.d_weights], *norms, *[at[k] for k in places.norms], 0,
+            *[at[k] for k in place.d_weights], *norms, *[at[k] for k in place.norms], 0,
         )
     )  # fmt: skip
     if code:
         check(code, call.lengths, x.shape[0])
-    for twin, of in places.twins:
+    for twin, of in place.twins:
         d_flat[twin].copy_(d_flat[of])
     return (d_x, d_h_0, d_c_0, *d_flat)
 
