@@ -62,8 +62,9 @@ struct Types<bf16> {
   static constexpr int N = VECTOR_BYTES / 4, PAIR = 2;
 };
 
-TG_INLINE vf splat(float x) { return vf{} + x; }
-TG_INLINE vd splat(double x) { return vd{} + x; }
+// All lanes x: less nothing, as compilers keep the addition of zero, which turns -0 into 0, in the innermost loop.
+TG_INLINE vf splat(float x) { return x - vf{}; }
+TG_INLINE vd splat(double x) { return x - vd{}; }
 
 #if defined(__AVX512F__)
 TG_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
