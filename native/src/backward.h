@@ -14,6 +14,7 @@ struct BackRows {
   using A = typename Types<S>::A;
   const S** next;       // gate gradients of the step after, [block][4N] at `stride` apart
   const S** gates;
+  const S **x, **h;     // what the gates were computed from; h null for zeros
   const S** d_output;   // or null
   const A** d_cells;    // or null
   const A** c_old;      // long-term memory before the step
@@ -28,6 +29,8 @@ struct BackRows {
   void take(Arena& arena, int64_t n) {
     next = arena.take<const S*>(n);
     gates = arena.take<const S*>(n);
+    x = arena.take<const S*>(n);
+    h = arena.take<const S*>(n);
     d_output = arena.take<const S*>(n);
     d_cells = arena.take<const A*>(n);
     c_old = arena.take<const A*>(n);
@@ -83,7 +86,7 @@ struct Backward {
     }
   }
 
-  // What `finish` will read of one row, brought near while the tile is summed.
+  // What `finish` will read of one row, and the chunk's gradients after it, brought near while the tile is summed.
   template <int W>
   TG_INLINE void expect(int64_t row, int64_t vector) const {
     const int64_t unit = vector * N;
@@ -92,6 +95,8 @@ struct Backward {
     prefetch<W>(rows.c_new[row] + unit);
     if (rows.d_output[row]) prefetch<W>(rows.d_output[row] + unit);
     if (rows.d_cells[row]) prefetch<W>(rows.d_cells[row] + unit);
+    if (rows.h[row]) prefetch<W>(rows.h[row] + unit);
+    for (int64_t n = 0; vector == 0 && n < z.I; n += 64 / (int64_t)sizeof(S)) __builtin_prefetch(rows.x[row] + n);
   }
 
   // The gradient that reaches h of the step, from its sum over the gates of the step after.
@@ -147,9 +152,9 @@ struct Backward {
     store(to + 3 * N, d_o);
   }
 
-  // All rows of one step, unit vectors [first, last).
-  void step(int64_t count, int64_t first, int64_t last) {
-    each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
+  // All rows of one step, unit vectors [first, last); `reverse` as in the forward pass.
+  void step(int64_t count, int64_t first, int64_t last, bool reverse) {
+    each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
       recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
@@ -162,7 +167,7 @@ struct Backward {
 
   // The gradients of the initial states, which close the recurrence.
   void initial(int64_t count, int64_t first, int64_t last) {
-    each_tile(count, first, last, [&](int64_t row, int64_t vector, auto size, auto width) {
+    each_tile(count, first, last, false, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
       recur<R, W>(acc, row, vector, [](int64_t) {});
@@ -178,14 +183,14 @@ struct Backward {
   }
 
   template <class F>
-  TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, F f) {
-    for (int64_t vector = first; vector < last;) {
-      int64_t width = 4 - vector % 4;
-      if (width > last - vector) width = last - vector;
-      with_vectors((int)width, [&](auto w_) {
+  TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool reverse, F f) {
+    const int64_t low = first / 4, high = (last + 3) / 4;
+    for (int64_t n = low; n < high; ++n) {
+      const int64_t panel = reverse ? low + high - 1 - n : n;
+      const int64_t vector = panel * 4 < first ? first : panel * 4, end = panel * 4 + 4 < last ? panel * 4 + 4 : last;
+      with_vectors((int)(end - vector), [&](auto w_) {
         for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, w_); });
       });
-      vector += width;
     }
   }
 };

@@ -203,12 +203,11 @@ struct BackwardCall {
         }
       }
       meet();
-      list_rows(d, low, high);
       if (working)
         for (int64_t s = high - 1; s >= low; --s) {
           int64_t count = step_rows(own, d, s, low, high);
           if (z.norm) norm.step(count);
-          else back.step(count, share.first, share.last);
+          else back.step(count, share.first, share.last, s & 1);
           if (split.team > 1) m.teams[group].wait((uint32_t)split.team);
         }
       meet();
@@ -234,21 +233,7 @@ struct BackwardCall {
     meet();
   }
 
-  // Where the columns of the chunk's rows come from.
-  void list_rows(int d, int64_t low, int64_t high) {
-    for (int64_t s = high - 1 - thread; s >= low; s -= threads)
-      for (int64_t rank = 0; rank < m.active[s]; ++rank) {
-        int64_t b = m.order.row[rank], t = time(d, rank, s), row = m.base[s - low] + rank;
-        m.row_x[row] = static_cast<const S*>(p.x) + t * p.x_stride_t + b * p.x_stride_b;
-        if (p.d_x) m.row_dx[row] = static_cast<S*>(p.d_x) + t * p.x_stride_t + b * p.x_stride_b;
-        bool anew = starts_anew(p, d, t, b, m.order.length[rank]);
-        m.row_h[row] = anew     ? nullptr
-                       : s == 0 ? static_cast<const S*>(p.h_0) + (d * z.B + b) * z.H
-                                : static_cast<const S*>(p.output) + at(d, from_end(p, d) ? t + 1 : t - 1, b);
-        m.row_keep[row] = m.keep ? m.keep + rank * z.blocks * N : nullptr;
-      }
-  }
-
+  // One step's rows, for the recurrence and, where their columns come from, for the chunk's gradients.
   int64_t step_rows(const RowGroup& own, int d, int64_t s, int64_t low, int64_t high) {
     const int64_t padded = z.blocks * N;
     int64_t count = 0;
@@ -257,7 +242,18 @@ struct BackwardCall {
       bool last = s + 1 == length, cut = !last && starts_anew(p, d, time(d, rank, s + 1), b, length);
       bool anew = starts_anew(p, d, t, b, length);
       int64_t next = last || cut ? m.rows + m.capacity : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
-      int64_t state = (d * z.B + b) * z.H, here = at(d, t, b);
+      int64_t state = (d * z.B + b) * z.H, here = at(d, t, b), before = at(d, from_end(p, d) ? t + 1 : t - 1, b);
+      const int64_t row = m.base[s - low] + rank, input = t * p.x_stride_t + b * p.x_stride_b;
+      rows.x[count] = static_cast<const S*>(p.x) + input;
+      rows.h[count] = anew     ? nullptr
+                      : s == 0 ? static_cast<const S*>(p.h_0) + state
+                               : static_cast<const S*>(p.output) + before;
+      if (thread % split.team == 0) {
+        m.row_x[row] = rows.x[count];
+        m.row_h[row] = rows.h[count];
+        if (p.d_x) m.row_dx[row] = static_cast<S*>(p.d_x) + input;
+        m.row_keep[row] = m.keep ? m.keep + rank * padded : nullptr;
+      }
       rows.next[count] = gradient_row(next);
       rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
       rows.d_output[count] =
@@ -267,14 +263,14 @@ struct BackwardCall {
       rows.c_new[count] = static_cast<const A*>(p.cells) + here;
       rows.c_old[count] = anew     ? zero_row()
                           : s == 0 ? static_cast<const A*>(p.c_0) + state
-                                   : static_cast<const A*>(p.cells) + at(d, from_end(p, d) ? t + 1 : t - 1, b);
+                                   : static_cast<const A*>(p.cells) + before;
       rows.d_h[count] = last && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;
       rows.d_c[count] = last  ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state : nullptr)
                         : cut ? nullptr
                               : m.carry_c + rank * padded;
       rows.held[count] = last || cut || !m.carry_h ? nullptr : m.carry_h + rank * padded;
-      rows.d_gates[count] = gradient_row(m.base[s - low] + rank);
-      rows.past[count] = m.past ? m.past + (m.base[s - low] + rank) * 2 * N : nullptr;
+      rows.d_gates[count] = gradient_row(row);
+      rows.past[count] = m.past ? m.past + row * 2 * N : nullptr;
       rows.t[count] = (int32_t)t, rows.b[count] = (int32_t)b, rows.local[count] = (int32_t)rank;
     }
     return count;

@@ -59,34 +59,39 @@ struct Forward {
   int d;
   bool streams;
   Zoneout<S> zoneout;
+  bool plain;
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
 
   Forward(const tg_lstm& p, const void* packed, int d)
-      : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d) {}
+      : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d),
+        plain(!p.w_ch[d] && !p.open_gates && !zoneout.acts()) {}
 
   // From the gates' sums of one row and block to both memories. Not inlined: the sums arrive in
-  // registers, and one copy of this code serves the tiles of every shape.
+  // registers, and one copy of this code serves the tiles of every shape. PLAIN: a whole block of a plain layer, where
+  // finding out what there is to do would take a fifth of the time.
+  template <bool PLAIN>
   __attribute__((noinline)) void finish(V a_i, V a_f, V a_g, V a_o, int64_t row, int64_t block) {
-    int units = z.units(block);
-    int64_t unit = block * N;
-    V c_old = load_first(rows.c[row] + unit, units);
-    if (p.w_ch[d]) {
+    const int64_t unit = block * N;
+    V c_old = PLAIN ? load(rows.c[row] + unit) : load_first(rows.c[row] + unit, z.units(block));
+    if (!PLAIN && p.w_ch[d]) {
       a_i = a_i + c_old * load(w.peephole + block * 3 * N);
       a_f = a_f + c_old * load(w.peephole + (block * 3 + 1) * N);
     }
     V i = sigmoid(a_i), f = sigmoid(a_f), g = tanh(a_g);
     V c = fma(f, c_old, i * g);
-    if (p.w_ch[d]) a_o = a_o + c * load(w.peephole + (block * 3 + 2) * N);
+    if (!PLAIN && p.w_ch[d]) a_o = a_o + c * load(w.peephole + (block * 3 + 2) * N);
     V o = sigmoid(a_o);
     V h = o * tanh(c);
     if (S* gates = rows.gates[row]) {
-      if (p.open_gates)
+      if (!PLAIN && p.open_gates)
         keep(reinterpret_cast<A*>(gates) + unit, i, f, g, o);
       else
         keep(gates + unit, i, f, g, o);
     }
-    hand_over(h, c, row, block);
+    if (!PLAIN) return hand_over(h, c, row, block);
+    store(rows.c_new[row] + unit, c);
+    store(rows.h_new[row] + unit, h);
   }
 
   template <class G>
@@ -145,14 +150,10 @@ struct Forward {
       for (int r = 0; r < R; ++r) {
         x[r] = rows.x[first + r];
         input[r] = own + r * 4 * N;
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) acc[0][r][v] = load(w.bias + (block * 4 + v) * N);
       }
+      tile_load<S, R, 4>(acc[0], w.bias + block * 4 * N, 0);
       tile_multiply<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) store(own + (r * 4 + v) * N, acc[0][r][v]);
+      tile_store<S, R, 4>(acc[0], own, 4 * N);
     }
     const S* h[R];
 #pragma GCC unroll 8
@@ -168,10 +169,17 @@ struct Forward {
       for (int u = 0; u < U; ++u)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) acc[u][r][v] = acc[u][r][v] + load(input[r] + (u * 4 + v) * N);
+    if (plain && z.units(block + U - 1) == N) finish_tile<true>(acc, first, block);
+    else finish_tile<false>(acc, first, block);
+  }
+
+  template <bool PLAIN, int R, int U>
+  TG_INLINE void finish_tile(const Tile<S, R, 4> (&acc)[U], int64_t first, int64_t block) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int u = 0; u < U; ++u) finish(acc[u][r][0], acc[u][r][1], acc[u][r][2], acc[u][r][3], first + r, block + u);
+      for (int u = 0; u < U; ++u)
+        finish<PLAIN>(acc[u][r][0], acc[u][r][1], acc[u][r][2], acc[u][r][3], first + r, block + u);
   }
 
   template <int R, int U>
@@ -207,13 +215,10 @@ struct Forward {
         constexpr int R = decltype(size)::value;
         Tile<S, R, 4> acc;
         const S* a[R];
-        for (int r = 0; r < R; ++r) {
-          a[r] = x[row + r];
-          for (int v = 0; v < 4; ++v) acc[r][v] = load(w.bias + (block * 4 + v) * N);
-        }
+        for (int r = 0; r < R; ++r) a[r] = x[row + r];
+        tile_load<S, R, 4>(acc, w.bias + block * 4 * N, 0);
         tile_multiply<S, R, 4>(acc, a, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < 4; ++v) store(to + (row + r) * z.G + (block * 4 + v) * N, acc[r][v]);
+        tile_store<S, R, 4>(acc, to + row * z.G + block * 4 * N, z.G);
       });
   }
 
@@ -221,11 +226,17 @@ struct Forward {
     for_tiles(count, [&](int64_t row, auto size) { tile<decltype(size)::value, 1>(row, block); });
   }
 
+  // Are a single row's blocks taken by two? A tile has four chains of additions, each a product of four cycles. Where a
+  // vector is a line they ask for as much as the L2 cache gives, and only weights that wait in L1 could come faster.
+  static bool pairs(int64_t blocks, int64_t bytes) {
+    if (VECTOR_BYTES < 64 || Types<S>::PAIR == 2) return true;
+    return bytes < (blocks > 2 ? 2 : 1) * l1_bytes();
+  }
+
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    // Two blocks stay single where they are all: one of them then waits in the L1 cache for the next step.
-    int64_t width = count == 1 && projected && last - first > 2 ? 2 : 1;
+    const int64_t width = count == 1 && projected && pairs(last - first, (last - first) * z.PH * 4 * N * (int64_t)sizeof(S)) ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
         tile<1, 2>(0, reverse ? first + last - n - 2 : n);

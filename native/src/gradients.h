@@ -18,10 +18,14 @@ constexpr int64_t ROW_PANEL = 96;   // rows of d x that stay there
 // for a row of zeros; `keep(row)` its scale per column, or null. An odd last row is paired with zeros.
 template <class S, class From, class Keep>
 inline void pack_columns(S* to, int64_t capacity, int64_t columns, int64_t first, int64_t last, From from, Keep keep) {
-  constexpr int64_t P = Types<S>::PAIR, GROUP = 16;  // rows at a time, for adjacent writes
+  constexpr int64_t P = Types<S>::PAIR;
+  constexpr int64_t GROUP = 16, AHEAD = 32;  // rows at a time, for adjacent writes, and how far ahead they are prefetched
   const S zero{};
   for (int64_t start = first; start < last; start += GROUP) {
     int64_t stop = start + GROUP < last ? start + GROUP : last;
+    for (int64_t row = start + AHEAD; row < start + AHEAD + GROUP && row < last; ++row)
+      if (const S* a = from(row))
+        for (int64_t n = 0; n < columns; n += 64 / (int64_t)sizeof(S)) __builtin_prefetch(a + n);
     int64_t column = 0;
     for_tiles(columns, [&](int64_t c0, auto size) {
       constexpr int R = decltype(size)::value;
@@ -87,17 +91,16 @@ struct Gradients {
       A* at = sums + c0 * 4 * N;
       if (fresh) tile_clear<S, R, 4>(acc);
       else
-        for (int r = 0; r < R; ++r)
-          for (int v = 0; v < 4; ++v) acc[r][v] = load(at + (r * 4 + v) * N);
+        tile_load<S, R, 4>(acc, at, 4 * N);
       const S* a = panels + c0 * capacity + row * R;
+      for (int r = R; r < 2 * R; ++r) prefetch<4, 1>(at + r * 4 * N);  // the next tile's sums
       const S* w = gradient;
       for (int64_t m = 0; m < rows; m += P, a += P * R, w += P * 4 * N)
         Product<S, R, 4>::add(acc, w, [&](int r) {
           if constexpr (P == 1) return a[r];
           else return load_pair(a + 2 * r);
         });
-      for (int r = 0; r < R; ++r)
-        for (int v = 0; v < 4; ++v) store(at + (r * 4 + v) * N, acc[r][v]);
+      tile_store<S, R, 4>(acc, at, 4 * N);
     });
   }
 
@@ -145,18 +148,15 @@ struct Gradients {
               Tile<S, R, W> acc;
               A* at = scratch + row * width + vector * N;
               const S* a[R];
-              for (int r = 0; r < R; ++r) {
-                a[r] = d_gates + block0 * stride + (panel + row + r) * 4 * N;
-                for (int v = 0; v < W; ++v) acc[r][v] = load(at + r * width + v * N);
-              }
+              for (int r = 0; r < R; ++r) a[r] = d_gates + block0 * stride + (panel + row + r) * 4 * N;
+              tile_load<S, R, W>(acc, at, width);
               const S* weights = w.panel(vector) + block0 * 4 * N * W * N;
               for (int64_t block = 0; block < blocks; ++block) {
                 tile_multiply<S, R, W>(acc, a, weights, W * N, 4 * N);
                 weights += 4 * N * W * N;
                 for (int r = 0; r < R; ++r) a[r] += stride;
               }
-              for (int r = 0; r < R; ++r)
-                for (int v = 0; v < W; ++v) store(at + r * width + v * N, acc[r][v]);
+              tile_store<S, R, W>(acc, at, width);
             });
           });
       }

@@ -39,7 +39,7 @@ struct NormBackward {
   // What reaches h of the step through the gates of the step after, zoneout and the final state.
   void products(int64_t start, int64_t count) {
     const int64_t padded = back.z.blocks * N;
-    back.each_tile(count, 0, back.z.blocks, [&](int64_t row, int64_t vector, auto size, auto width) {
+    back.each_tile(count, 0, back.z.blocks, false, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
       back.template recur<R, W>(acc, start + row, vector, [](int64_t) {});

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "tidegate.h"
 
@@ -192,6 +193,17 @@ void parallel(Body body, void* data, int threads) {
   if (threads <= 1 || !start || forked.load(std::memory_order_relaxed)) return body(data, 0, 1);
   Region region{body, data};
   start(enter, &region, (unsigned)threads, 0);
+}
+
+int64_t l1_bytes() {
+  static const int64_t bytes = [] {
+    long known = 0;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    known = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+#endif
+    return known > 0 ? (int64_t)known : (int64_t)32 << 10;
+  }();
+  return bytes;
 }
 
 void* workspace_take(int64_t bytes) { return pool().take(bytes); }

@@ -45,6 +45,9 @@ void parallel(Body body, void* data, int threads);
 void* workspace_take(int64_t bytes);
 void workspace_give(void* data);
 
+// What the L1 data cache of a processor holds.
+int64_t l1_bytes();
+
 template <class F>
 void run_parallel(F& f, int threads) {
   parallel([](void* data, int thread, int count) { (*static_cast<F*>(data))(thread, count); }, &f, threads);

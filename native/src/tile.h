@@ -19,6 +19,22 @@ TG_INLINE void tile_clear(Tile<S, R, V>& acc) {
     for (int v = 0; v < V; ++v) acc[r][v] = typename Types<S>::V{};
 }
 
+// From, and to, R rows of V vectors `stride` apart.
+template <class S, int R, int V>
+TG_INLINE void tile_load(Tile<S, R, V>& acc, const typename Types<S>::A* from, int64_t stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[r][v] = load(from + r * stride + v * Types<S>::N);
+}
+template <class S, int R, int V>
+TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, int64_t stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(to + r * stride + v * Types<S>::N, acc[r][v]);
+}
+
 // V vectors at p will soon be read, or written.
 template <int V, int WRITE = 0, class S>
 TG_INLINE void prefetch(const S* p) {
