@@ -143,7 +143,10 @@ struct Forward {
     alignas(VECTOR_BYTES) A own[U == 1 ? R * 4 * N : 1];  // the input's part where it is made here
     const A* input[R];
     if (projected) {
-      for (int r = 0; r < R; ++r) input[r] = projected + (first + r) * z.G + block * 4 * N;
+      for (int r = 0; r < R; ++r) {
+        input[r] = projected + (first + r) * z.G + block * 4 * N;
+        if (R > 2) prefetch<4>(input[r]);  // it was written for many rows at once
+      }
     } else if constexpr (U == 1) {
       const S* x[R];
 #pragma GCC unroll 8
