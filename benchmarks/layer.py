@@ -36,7 +36,7 @@ def main() -> None:
     found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 8.0)
     found["command"] = shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])
     if arguments.loops:
-        found["loops"] = loops.run(found["machine"])
+        found["loops"] = loops.run()
     if arguments.json:
         arguments.json.write_text(to_json(found))
     if arguments.docs:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tidegate as tg
-from tidegate.benchmark.layer import alternate, machine
+from tidegate.benchmark.layer import alternate_beside_peaks
 from tidegate.benchmark.peers import Run, Shape
 
 SHAPES = [Shape(128, 8, 64, 128), Shape(128, 32, 128, 128), Shape(32, 8, 16, 64)]
@@ -83,7 +83,7 @@ def pair(shape: Shape, gates: bool) -> dict[str, Run]:
     return {"tidegate": step(lstm, ours), "loop": step(cell, theirs)}
 
 
-def run(facts: dict[str, Any], seconds: float = 4.0, report: Callable[[str], Any] = print) -> list[dict[str, Any]]:
+def run(seconds: float = 4.0, report: Callable[[str], Any] = print) -> list[dict[str, Any]]:
     """Measure every shape and loop; the ratio is the loop's time over tidegate's."""
     rows = []
     for shape in SHAPES:
@@ -91,10 +91,10 @@ def run(facts: dict[str, Any], seconds: float = 4.0, report: Callable[[str], Any
             runs = pair(shape, gates)
             for own, other in zip(*(call() for call in runs.values()), strict=True):  # type: ignore[call-overload]
                 torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-3)
-            times = alternate(runs, seconds)
+            times, peak = alternate_beside_peaks(runs, seconds)
             ratio = statistics.median([b / a for a, b in zip(*times.values(), strict=True)])
             own, loop = (statistics.median(t) for t in times.values())
-            share = 3 * shape.operations / own / (facts["float32 peak, GF/s"] * 1e9)
+            share = 3 * shape.operations / own / peak["float32 peak, GF/s"] / 1e9
             rows.append({"label": str(shape), "loop": name, "ms": own * 1e3, "loop ms": loop * 1e3, "ratio": ratio})
             rows[-1]["share"] = share
             report(
@@ -126,7 +126,7 @@ def document(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each shape and loop")
-    run(machine(), parser.parse_args().seconds)
+    run(parser.parse_args().seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 // The forward pass of one layer. See native/README.md for the drawing of a tile.
 #pragma once
 
+#include <type_traits>
+
 #include "activations.h"
 #include "pack.h"
 #include "tile.h"
@@ -65,7 +67,7 @@ struct Forward {
 
   Forward(const tg_lstm& p, const void* packed, int d)
       : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d),
-        plain(!p.w_ch[d] && !p.open_gates && !zoneout.acts()) {}
+        plain(!p.w_ch[d] && !zoneout.acts() && (!p.open_gates || std::is_same_v<S, A>)) {}
 
   // From the gates' sums of one row and block to both memories. Not inlined: the sums arrive in
   // registers, and one copy of this code serves the tiles of every shape. PLAIN: a whole block of a plain layer, where

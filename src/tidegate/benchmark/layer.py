@@ -2,7 +2,8 @@
 
 For each shape, at inference and in training: the median of the times, their spread (the middle half,
 as a share of the median), the ratio to tidegate (median of the ratios of neighbouring runs), the share
-of the processor's measured FMA peak, and the memory that a first run takes.
+of the processor's FMA peak, measured before and after the shape as clocks change, and the memory that a
+first run takes.
 """
 
 from __future__ import annotations
@@ -23,22 +24,30 @@ import tidegate as tg
 from tidegate.benchmark.peers import INFERENCE, TRAINING, Run, Shape
 from tidegate.ops.library import library
 
-PAUSE, SETTLE = 0.01, 0.03  # seconds
+PAUSE, SETTLE, PEAK = 0.01, 0.03, 0.1  # seconds
+PEAKS = {"float32 peak, GF/s": 0, "bfloat16 peak, GF/s": 2}  # and the kernels' numbers of the types
+
+
+def peaks(seconds: float) -> dict[str, float]:
+    """The processor's FMA peaks in GF/s, float32 and bfloat16, from so many seconds each."""
+    lib, threads = library(), torch.get_num_threads()
+    return {
+        name: lib.measure_peak(dtype, threads, seconds) / 1e9 if lib else float("nan") for name, dtype in PEAKS.items()
+    }
 
 
 def machine(seconds: float = 1.0) -> dict[str, Any]:
-    """The processor, its FMA peak in GF/s for float32 and bfloat16 (so long each), and what is measured."""
-    lib, threads = library(), torch.get_num_threads()
+    """The processor, its FMA peaks (from so many seconds each), and what is measured."""
+    lib = library()
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         name = next((row.split(":")[1].strip() for row in info.read_text().splitlines() if "model name" in row), name)
     return {
         "processor": name,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "instruction set": lib.isa if lib else "none",
-        "float32 peak, GF/s": lib.measure_peak(0, threads, seconds) / 1e9 if lib else float("nan"),
-        "bfloat16 peak, GF/s": lib.measure_peak(2, threads, seconds) / 1e9 if lib else float("nan"),
+        **peaks(seconds),
         "torch": torch.__version__,
         "tidegate": tg.__version__,
     }
@@ -75,6 +84,14 @@ def alternate(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
     return times
 
 
+def alternate_beside_peaks(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """``alternate``, and the mean of the ``peaks`` before and after."""
+    before = peaks(PEAK)
+    times = alternate(runs, seconds)
+    after = peaks(PEAK)
+    return times, {name: (peak + after[name]) / 2 for name, peak in before.items()}
+
+
 def turn(run: Run) -> float:
     """The median of up to five runs, once its threads are at work and those of the peer before are not.
 
@@ -93,9 +110,7 @@ def turn(run: Run) -> float:
     return statistics.median(spent)
 
 
-def measure(
-    shape: Shape, mode: str, peers: Sequence[str], seconds: float, facts: dict[str, Any]
-) -> list[dict[str, Any]]:
+def measure(shape: Shape, mode: str, peers: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """One row for each peer that can run this shape."""
     torch.manual_seed(0)
     source = torch.nn.LSTM(shape.I, shape.H, shape.L, bidirectional=shape.D == 2)
@@ -103,13 +118,13 @@ def measure(
     builds = INFERENCE if mode == "inference" else TRAINING
     runs = {name: builds[name](shape, source, x) for name in ["tidegate", "tidegate bf16", *peers] if name in builds}
     memory = {name: peak_memory(run) for name, run in runs.items()}
-    times = alternate(runs, seconds)
+    times, peak = alternate_beside_peaks(runs, seconds)
     operations = shape.operations * (1 if mode == "inference" else 3)
     rows = []
     for name, spent in times.items():
         median = statistics.median(spent)
         low, _, high = statistics.quantiles(spent, n=4)
-        peak = facts["bfloat16 peak, GF/s" if "bf16" in name else "float32 peak, GF/s"] * 1e9
+        operations_a_second = peak[f"{'bfloat16' if 'bf16' in name else 'float32'} peak, GF/s"] * 1e9
         rows.append(
             {
                 "shape": shape._asdict(),
@@ -119,7 +134,7 @@ def measure(
                 "ms": median * 1e3,
                 "spread": (high - low) / median,
                 "ratio": statistics.median([t / own for t, own in zip(spent, times["tidegate"], strict=True)]),
-                "share": operations / median / peak,
+                "share": operations / median / operations_a_second,
                 "memory": memory[name] / 1e6,
             }
         )
@@ -136,7 +151,7 @@ def run(
     for shape in shapes:
         for mode in ("inference", "training"):
             report(f"\nT, B, I, H = {shape}: {mode}")
-            for row in measure(shape, mode, peers, seconds, facts):
+            for row in measure(shape, mode, peers, seconds):
                 rows.append(row)
                 report(line(row))
     report("")
@@ -179,7 +194,7 @@ def document(found: dict[str, Any]) -> str:
         "# How fast the layer is",
         "",
         f"Made by `{found['command']}`. A ratio is a peer's time over tidegate's float32 time in the same run: "
-        "above 1, tidegate is faster.",
+        "above 1, tidegate is faster. The peak of the FMA units is measured beside each shape too, as clocks change.",
         "",
         *(f"- {k}: {v:.1f}" if isinstance(v, float) else f"- {k}: {v}" for k, v in facts.items()),
         "",
