@@ -61,7 +61,7 @@ struct Forward {
   int d;
   bool streams;
   Zoneout<S> zoneout;
-  bool plain;
+  bool plain;  // a whole block's last operations are those of every layer, and no others
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
 
@@ -231,17 +231,18 @@ struct Forward {
     for_tiles(count, [&](int64_t row, auto size) { tile<decltype(size)::value, 1>(row, block); });
   }
 
-  // Are a single row's blocks taken by two? A tile has four chains of additions, each a product of four cycles. Where a
-  // vector is a line they ask for as much as the L2 cache gives, and only weights that wait in L1 could come faster.
-  static bool pairs(int64_t blocks, int64_t bytes) {
+  // Are so many blocks of a single row taken by two? A tile's four chains of additions, a product every four cycles
+  // each, take whole lines as fast as the L2 cache gives them; more chains pay where vectors are shorter, products
+  // slower (bfloat16), or the weights wait in L1.
+  bool pairs(int64_t blocks) const {
     if (VECTOR_BYTES < 64 || Types<S>::PAIR == 2) return true;
-    return bytes < (blocks > 2 ? 2 : 1) * l1_bytes();
+    return blocks * z.PH * 4 * N * (int64_t)sizeof(S) < (blocks > 2 ? 2 : 1) * l1_bytes();
   }
 
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    const int64_t width = count == 1 && projected && pairs(last - first, (last - first) * z.PH * 4 * N * (int64_t)sizeof(S)) ? 2 : 1;
+    const int64_t width = count == 1 && projected && pairs(last - first) ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
         tile<1, 2>(0, reverse ? first + last - n - 2 : n);

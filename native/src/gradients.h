@@ -19,17 +19,15 @@ constexpr int64_t ROW_PANEL = 96;   // rows of d x that stay there
 template <class S, class From, class Keep>
 inline void pack_columns(S* to, int64_t capacity, int64_t columns, int64_t first, int64_t last, From from, Keep keep) {
   constexpr int64_t P = Types<S>::PAIR;
-  constexpr int64_t GROUP = 16, AHEAD = 32;  // rows at a time, for adjacent writes, and how far ahead they are prefetched
+  constexpr int64_t GROUP = 16, AHEAD = 32;  // rows at a time, for adjacent writes; how far ahead they are prefetched
   const S zero{};
   for (int64_t start = first; start < last; start += GROUP) {
     int64_t stop = start + GROUP < last ? start + GROUP : last;
     for (int64_t row = start + AHEAD; row < start + AHEAD + GROUP && row < last; ++row)
       if (const S* a = from(row))
         for (int64_t n = 0; n < columns; n += 64 / (int64_t)sizeof(S)) __builtin_prefetch(a + n);
-    int64_t column = 0;
     for_tiles(columns, [&](int64_t c0, auto size) {
       constexpr int R = decltype(size)::value;
-      column = c0;
       S* panel = to + c0 * capacity;
       for (int64_t row = start; row < stop; ++row) {
         const S* a = from(row);
@@ -52,7 +50,6 @@ inline void pack_columns(S* to, int64_t capacity, int64_t columns, int64_t first
       if (P == 2 && stop == last && last % 2)
         for (int r = 0; r < R; ++r) panel[last / 2 * 2 * R + 2 * r + 1] = zero;
     });
-    (void)column;
   }
 }
 
