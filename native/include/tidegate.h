@@ -20,7 +20,7 @@ extern "C" {
 #define TG_API
 #endif
 
-#define TG_VERSION 5
+#define TG_VERSION 6
 
 enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
 
@@ -70,6 +70,7 @@ typedef struct tg_lstm {
   int64_t open_gates;                                     /* 1: `gates` is to look at, A (D, T, B, [i f g o][H rounded
                                                              up]), activated, whatever the layer, 0 past a row's
                                                              length; no backward pass */
+  void *kept;                                             /* for tg_forward, optional: see tg_kept_bytes */
 } tg_lstm;
 
 enum { TG_OK = 0, TG_BAD_CALL = 1, TG_NO_MEMORY = 2, TG_STALE = 3 };
@@ -100,6 +101,10 @@ TG_API int64_t tg_gate_width(int64_t dtype, int64_t H, int64_t norm);
 /* Weights of all directions as the forward kernels read them; tg_pack fills that many bytes. */
 TG_API int64_t tg_packed_bytes(const tg_lstm *call);
 TG_API int tg_pack(const tg_lstm *call, void *packed);
+
+/* Memory, aligned to 64 bytes and its first 8 bytes zero at first, in which one layer's packed weights stay from call to
+ * call: blocks of which any bit has changed since are packed again. No two calls use it at once. */
+TG_API int64_t tg_kept_bytes(const tg_lstm *call);
 
 /* Instruction sets: the names this build and this processor can run, joined by commas, fastest
  * first; the one in use; and a change of it (0 if unknown). */

@@ -367,6 +367,9 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       m.c[i] = m.rows.c_new[i];
     }
     f.projected = projected;
+    if (team > 1 && count < 4)  // the units of other threads, which come while the first products run
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t u = 0; u < H; u += 64 / (int64_t)sizeof(S)) prefetch<1>(m.rows.h[i] + u);
     if (count) f.step(count, first, last, s & 1);
     if (projected) projected += count * z.G;
     if (team > 1) barrier->wait((uint32_t)team);

@@ -54,18 +54,39 @@ uint64_t fingerprint(const tg_lstm& p) {
   return sum;
 }
 
+// Weights that the caller keeps from call to call: a mark, 64 bytes, then packed weights, then a digest of each block.
+template <class S>
+struct Kept {
+  static constexpr uint64_t MARK = 0x7469646567617400u + VECTOR_BYTES;  // of the instruction set that lays it out
+  char *weights = nullptr, *digests = nullptr;
+
+  static int64_t bytes(const tg_lstm& p) { return 64 + weight_bytes<S>(p) + digest_bytes(p); }
+  static int64_t digest_bytes(const tg_lstm& p) { return p.D * Sizes<S>(p).blocks * VECTOR_BYTES; }
+
+  explicit Kept(const tg_lstm& p) {
+    if (!p.kept || p.packed) return;
+    auto mark = static_cast<uint64_t*>(p.kept);
+    if (*mark && *mark != MARK) return;
+    weights = static_cast<char*>(p.kept) + 64;
+    digests = weights + weight_bytes<S>(p);
+    if (!*mark) std::memset(digests, 0, (size_t)digest_bytes(p));
+    *mark = MARK;
+  }
+};
+
 // Thread `thread`'s share of packing all directions.
 template <class S>
-void pack_share(const tg_lstm& p, void* packed, int64_t thread, int64_t threads) {
+void pack_share(const tg_lstm& p, void* packed, char* digests, int64_t thread, int64_t threads) {
   Sizes<S> z(p);
   for (int64_t n = thread; n < z.D * z.blocks; n += threads)
     pack_block<S>(p, z, (int)(n / z.blocks), n % z.blocks,
-                  static_cast<char*>(packed) + n / z.blocks * PackedWeights<S>::bytes(z));
+                  static_cast<char*>(packed) + n / z.blocks * PackedWeights<S>::bytes(z),
+                  digests ? digests + n * VECTOR_BYTES : nullptr);
 }
 
 template <class S>
 int pack(const tg_lstm& p, void* packed) {
-  auto body = [&](int thread, int threads) { pack_share<S>(p, packed, thread, threads); };
+  auto body = [&](int thread, int threads) { pack_share<S>(p, packed, nullptr, thread, threads); };
   run_parallel(body, packed_bytes<S>(p) > (1 << 20) ? (int)p.threads : 1);
   uint64_t made_from = fingerprint<S>(p);
   std::memcpy(static_cast<char*>(packed) + weight_bytes<S>(p), &made_from, sizeof made_from);
@@ -90,6 +111,7 @@ int forward(const tg_lstm& p) {
   }
   const Choice choice = useful_threads<S>(p, false);
   const int threads = choice.threads;
+  const Kept<S> kept(p);
   Order order;
   Barrier *all, *teams;
   int32_t* count;
@@ -99,7 +121,7 @@ int forward(const tg_lstm& p) {
     teams = arena.take<Barrier>(threads);
     order.take(arena, z.B);
     count = arena.take<int32_t>(p.lengths ? z.T + 1 : 0);
-    packed = arena.take<char>(p.packed ? 0 : weight_bytes<S>(p));
+    packed = arena.take<char>(p.packed || kept.weights ? 0 : weight_bytes<S>(p));
     return arena.used;
   };
   Scratch shared(lay_out({nullptr}));
@@ -108,6 +130,7 @@ int forward(const tg_lstm& p) {
   new (all) Barrier;
   for (int n = 0; n < threads; ++n) new (teams + n) Barrier;
   order.fill(p, count);
+  if (kept.weights) packed = kept.weights;
   const void* weights = p.packed ? p.packed : packed;
   std::atomic<bool> failed{false};
 
@@ -126,7 +149,7 @@ int forward(const tg_lstm& p) {
     norm.take(arena, z, rows.count, chunk);
     Scratch own(arena.used);
     if (!own.data) failed = true;
-    if (!p.packed) pack_share<S>(p, packed, thread, team);
+    if (!p.packed) pack_share<S>(p, packed, kept.digests, thread, team);
     if (team > 1) all->wait((uint32_t)team);
     if (failed || !working) return;
     arena = {static_cast<char*>(own.data)};
@@ -260,6 +283,7 @@ const Kernels KERNELS = {
     [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return backward<decltype(s)>(p); }); },
     [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return packed_bytes<decltype(s)>(p); }); },
     [](const tg_lstm& p, void* to) { return with_type(p.dtype, [&](auto s) { return pack<decltype(s)>(p, to); }); },
+    [](const tg_lstm& p) { return with_type(p.dtype, [&](auto s) { return Kept<decltype(s)>::bytes(p); }); },
     [](int64_t dtype, int64_t H, bool norm) {
       return with_type(dtype, [&](auto s) { return Sizes<decltype(s)>::saved_width(H, norm); });
     },

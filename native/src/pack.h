@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "digest.h"
 #include "layout.h"
 
 namespace tg {
@@ -91,12 +92,23 @@ inline void pack_vectors(const tg_lstm& p, const Sizes<S>& z, int d, int64_t blo
   vectors(p.norm_c[d], 2, w.norm_c);
 }
 
-// One block of one direction, all four gates, both matrices and all vectors.
+// One block of one direction, all four gates, both matrices and all vectors. With `digest`, where that of the matrices'
+// content lies, these are packed only if it is another.
 template <class S>
-inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block, void* packed) {
+inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block, void* packed, char* digest) {
   constexpr int64_t N = Types<S>::N;
   PackedWeights<S> w(z, packed);
   int units = z.units(block);
+  pack_vectors(p, z, d, block, w);
+  if (digest) {
+    Digest now((uint64_t)block);
+    for (int64_t row = block * N; row < 4 * z.H; row += z.H) {
+      now.add(static_cast<const S*>(p.w_ih[d]) + row * z.I, units * z.I * (int64_t)sizeof(S));
+      now.add(static_cast<const S*>(p.w_hh[d]) + row * z.H, units * z.H * (int64_t)sizeof(S));
+    }
+    if (now == digest) return;
+    now.save(digest);
+  }
   for (int g = 0; g < 4; ++g) {
     int64_t row = g * z.H + block * N;
     pack_gate(static_cast<const S*>(p.w_ih[d]) + row * z.I, z.I, units,
@@ -104,7 +116,6 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
     pack_gate(static_cast<const S*>(p.w_hh[d]) + row * z.H, z.H, units,
               const_cast<S*>(w.hh) + block * z.PH * 4 * N + g * N * Types<S>::PAIR);
   }
-  pack_vectors(p, z, d, block, w);
 }
 
 // (4H, C) weights for products with gate gradients: panels of up to 4 vectors of columns,

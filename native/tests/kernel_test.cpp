@@ -156,6 +156,24 @@ void check_threads(const Case& k) {
   many.run(1);
   for (size_t n = 0; n < one.results.size(); ++n)
     require(*one.results[n].second == *many.results[n].second, one.results[n].first + " packed, " + k.name());
+  many.p.packed = nullptr;
+
+  // Kept packed by two calls, and again after the last weight has changed.
+  const int64_t bytes = tg_kept_bytes(&many.p);
+  std::unique_ptr<void, decltype(&std::free)> kept(std::aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64), &std::free);
+  std::memset(kept.get(), 0, 8);
+  many.p.kept = kept.get();
+  for (int call = 0; call < 4; ++call) {
+    if (call == 2)
+      for (Arrays* r : {&one, &many}) {
+        auto last = static_cast<unsigned char*>(const_cast<void*>(r->p.w_hh[k.D - 1])) + 4 * k.H * k.H * r->s - 1;
+        *last ^= 0x80;
+      }
+    if (call == 2) one.run(1);
+    many.run(1 + call % 2);
+    for (size_t n = 0; n < one.results.size(); ++n)
+      require(*one.results[n].second == *many.results[n].second, one.results[n].first + " kept, " + k.name());
+  }
 }
 
 void check_gradient(Case k) {

@@ -23,13 +23,14 @@ from tidegate.state import State
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
-# A call (native/include/tidegate.h) in six pieces, of which the second, the fourth and the last are those of the layer.
+# A call (native/include/tidegate.h) in seven pieces, of which the second, the fourth and the last two are the layer's.
 _HEAD = struct.Struct("<16q")  # sizes, strides, x, h_0, c_0
 _WEIGHTS = slice(_HEAD.size, 216)
 _MASKS = struct.Struct("<2q")  # lengths, reset
 _REST = slice(216 + _MASKS.size, 288)  # no dropout or zoneout
 _OUTPUTS = struct.Struct("<5q")
-_TAIL = slice(288 + _OUTPUTS.size, None)
+_TAIL = slice(288 + _OUTPUTS.size, CALL.size - 8)
+_KEPT = struct.Struct("<q")
 
 
 class Route:
@@ -44,14 +45,29 @@ class Route:
         self.code = DTYPES[self.dtype]
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
         self.layers, self.recorded = [], []
+        self.kept: list[list[Tensor]] = []  # packed weights of all layers that no call is using
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
             self.recorded.append((native.Call(None, None, None, fields, joined=True), flat))
             place = native.places(fields)
             at = [*[p.data_ptr() for p in flat], 0]  # 0 for place -1
             weights, norms = [at[k] for k in place.weights], [at[k] for k in place.norms]
-            call = CALL.pack(*(0,) * 16, *weights, *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *norms, *(0,) * 7)
+            call = CALL.pack(*(0,) * 16, *weights, *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *norms, *(0,) * 8)
             self.layers.append((call[_WEIGHTS], call[_REST], call[_TAIL]))
+
+    def keep(self, lstm: LSTM) -> list[Tensor]:
+        """New memory for the packed weights of each layer; which bits they were made from the kernels see to."""
+        lib = library()
+        assert lib is not None
+        made = []
+        for layer in range(lstm.num_layers):
+            inputs = lstm.input_size if layer == 0 else lstm.hidden_size * lstm.directions
+            sizes = (VERSION, self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions)
+            weights, rest, tail = self.layers[layer]
+            call = _HEAD.pack(*sizes, *(0,) * 8) + weights + _MASKS.pack(0, 0) + rest + _OUTPUTS.pack(*(0,) * 5) + tail
+            made.append(self.empty((lib.kept_bytes(call + _KEPT.pack(0)),), torch.uint8))
+            made[-1][:8].zero_()
+        return made
 
     def holds(self, lstm: LSTM) -> bool:
         """Are the parameters still those whose addresses were taken? Their values are read at each call."""
@@ -122,7 +138,11 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     threads = torch.get_num_threads()
     h_bytes, c_bytes = D * B * H * h.element_size(), D * B * H * c.element_size()
     masks = _MASKS.pack(0 if lengths is None else lengths.data_ptr(), 0 if reset is None else reset.data_ptr())
-    for weights, rest, tail in route.layers:
+    try:
+        kept = route.kept.pop()
+    except IndexError:  # the first call, or one beside another
+        kept = route.keep(lstm)
+    for (weights, rest, tail), packed in zip(route.layers, kept, strict=True):
         output = route.empty((T, B, D * H), dtype)
         call = (
             _HEAD.pack(
@@ -134,11 +154,14 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
             + rest
             + _OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
             + tail
+            + _KEPT.pack(packed.data_ptr())
         )  # fmt: skip
         if code := route.run(call):
             check(code, lengths, T)
         x = output
         at_h, at_c, at_h_n, at_c_n = at_h + h_bytes, at_c + c_bytes, at_h_n + h_bytes, at_c_n + c_bytes
+    if not route.kept:
+        route.kept.append(kept)
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
 
 

@@ -58,7 +58,7 @@ class Plan:
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
                 CALL.pack(
-                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 7
+                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 8
                 )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Single steps: the same bits as whole sequences, and packed weights that are never stale."""
+"""Single steps: the same bits as whole sequences; and the packed weights of both, which are never stale."""
 
 from __future__ import annotations
 
@@ -24,8 +24,23 @@ def layer(dtype=torch.float32, **options):
 
 
 def kept(lstm):
-    """Are the layer's weights kept packed, that is: was the short way taken?"""
+    """Are the layer's weights kept packed for steps, that is: was the short way taken?"""
     return "_plan" in vars(lstm)
+
+
+def kept_whole(lstm):
+    """The same for whole sequences."""
+    return "_route" in vars(lstm) and len(vars(lstm)["_route"].kept) == 1
+
+
+@torch.no_grad()
+def whole(lstm, x):
+    return lstm(x)
+
+
+def afresh(lstm, x):
+    """A whole sequence with weights packed for this call alone."""
+    return whole(copy.deepcopy(lstm), x)
 
 
 @torch.no_grad()
@@ -173,17 +188,86 @@ CHANGES = [fused_adam, data_write, numpy_write, in_place, load, replace, swap_da
 CHANGES += [gain_write, norm_c_write]
 
 
+@pytest.mark.parametrize(("read", "keeps"), [(stepped, kept), (whole, kept_whole)], ids=["steps", "whole"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
-def test_packed_weights_are_never_stale(change):
+def test_packed_weights_are_never_stale(change, read, keeps):
     lstm, x = layer(layer_norm=change in (gain_write, norm_c_write)), torch.randn(2, 3, I)
-    stepped(lstm, x)
-    assert kept(lstm)
+    read(lstm, x)
+    assert keeps(lstm)
     for _ in range(2):
         change(lstm)
-        found, _ = stepped(lstm, x)
+        found, _ = read(lstm, x)
         with torch.no_grad(), ops.use_backend("reference"):
             expected = lstm(x)[0]
         torch.testing.assert_close(found, expected)
+
+
+def test_every_weight_of_a_whole_sequence_is_looked_at(isa, dtype):
+    """A change of any single one, of its lowest bit alone, is seen, in blocks that are full and in one that is not."""
+    lstm, x = layer(dtype), torch.randn(2, 3, I).to(dtype)
+    for name, p in lstm.named_parameters():
+        words = p.detach().flatten().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]).numpy()
+        for at in range(0, len(words), 1 if len(words) < 500 else 3):
+            whole(lstm, x)
+            before = words[at]
+            words[at] ^= 1
+            found, expected = whole(lstm, x), afresh(lstm, x)
+            assert torch.equal(found[0], expected[0]), (name, at)
+            assert torch.equal(found[1].c, expected[1].c), (name, at)
+            words[at] = before
+    assert kept_whole(lstm)
+
+
+def negate_all(w):
+    w *= -1
+
+
+def negate_two(w):  # in the upper half of one 64-bit word and of that below it: sums of words stay as they are
+    w[0:2, 1] *= -1
+
+
+def swap_rows(w):
+    w[[1, 2]] = w[[2, 1]]
+
+
+def swap_gates(w):
+    w[[0, -1]] = w[[-1, 0]]
+
+
+def turn_around(w):
+    w[:] = w[::-1].copy()
+
+
+@pytest.mark.parametrize("change", [negate_all, negate_two, swap_rows, swap_gates, turn_around])
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+def test_changes_that_could_cancel_are_seen(isa, name, change):
+    lstm, x = tg.LSTM(16, 32).eval(), torch.randn(2, 3, 16)  # rows are whole vectors
+    before = whole(lstm, x)[0]
+    change(getattr(lstm, name).detach().numpy())
+    found = whole(lstm, x)[0]
+    assert torch.equal(found, afresh(lstm, x)[0])
+    assert not torch.equal(found, before)
+
+
+def test_weights_kept_on_one_instruction_set_are_not_read_on_another(lib):
+    lstm, x, before = layer(), torch.randn(2, 3, I), lib.isa
+    try:
+        for name in [*lib.isas, *reversed(lib.isas)]:
+            lib.set_isa(name)
+            assert torch.equal(whole(lstm, x)[0], afresh(lstm, x)[0])
+    finally:
+        lib.set_isa(before)
+
+
+def test_weights_are_kept_for_evaluation_only():
+    lstm, x = layer(), torch.randn(2, 3, I)
+    lstm(x)[0].sum().backward()
+    assert not kept_whole(lstm)
+    whole(lstm, x)
+    assert kept_whole(lstm)
+    assert not kept_whole(copy.deepcopy(lstm))
+    lstm.train()
+    assert not kept_whole(lstm)
 
 
 def test_parameters_made_in_inference_mode_are_packed_afresh():

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-CALL = struct.Struct("<30q3d36q")
+CALL = struct.Struct("<30q3d37q")
 STEPS = struct.Struct("<9q")  # struct tg_steps
-VERSION = 5
+VERSION = 6
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
@@ -43,6 +43,7 @@ class Library:
             "tg_gate_width": (i64, [i64, i64, i64]),
             "tg_packed_bytes": (i64, [text]),
             "tg_pack": (ctypes.c_int, [text, pointer]),
+            "tg_kept_bytes": (i64, [text]),
             "tg_isa_names": (text, []),
             "tg_isa": (text, []),
             "tg_set_isa": (ctypes.c_int, [text]),
@@ -58,7 +59,7 @@ class Library:
             function = getattr(lib, name)
             function.restype, function.argtypes = result, arguments
         self.forward, self.backward, self.step = lib.tg_forward, lib.tg_backward, lib.tg_step
-        self.pack, self.packed_bytes = lib.tg_pack, lib.tg_packed_bytes
+        self.pack, self.packed_bytes, self.kept_bytes = lib.tg_pack, lib.tg_packed_bytes, lib.tg_kept_bytes
         self.gate_width, self.activation, self.measure_peak = lib.tg_gate_width, lib.tg_activation, lib.tg_measure_peak
         self.pool_take, self.pool_give = lib.tg_pool_take, lib.tg_pool_give
         self.trim, self.pool_bytes = lib.tg_pool_trim, lib.tg_pool_bytes

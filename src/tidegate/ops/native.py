@@ -158,7 +158,9 @@ def forward(
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
     sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, flat)
     outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
-    code = lib.forward(CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS, open_gates))
+    code = lib.forward(
+        CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS, open_gates, 0)
+    )
     if code:
         check(code, call.lengths, T)
     return output, cells, h_n, c_n, gates
@@ -242,7 +244,7 @@ def backward(
             *sizes, *strides, *pointers,
             _at(output), _at(cells), gates.data_ptr(), 0, 0,
             _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(),
-            *[at[k] for k in place.d_weights], *norms, *[at[k] for k in place.norms], 0,
+            *[at[k] for k in place.d_weights], *norms, *[at[k] for k in place.norms], 0, 0,
         )
     )  # fmt: skip
     if code:
