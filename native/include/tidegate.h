@@ -58,10 +58,10 @@ typedef struct tg_lstm {
   const void *d_h_n;                                      /* S (D, B, H), optional */
   const void *d_c_n;                                      /* A (D, B, H), optional */
   void *d_x;                                              /* S (T, B, I), optional */
-  void *d_h_0;                                            /* S (D, B, H) */
-  void *d_c_0;                                            /* A (D, B, H) */
+  void *d_h_0;                                            /* S (D, B, H), optional */
+  void *d_c_0;                                            /* A (D, B, H), optional */
   void *d_w_ih[2], *d_w_hh[2];                            /* S, as the weights */
-  void *d_b[2];                                           /* S (4H,), the same for both biases */
+  void *d_b_ih[2], *d_b_hh[2];                            /* S (4H,), optional; the same numbers */
   void *d_w_ch[2];                                        /* S (3, H), optional */
   /* Layer normalisation: all three for each direction, or none. */
   const void *norm_ih[2], *norm_hh[2];                    /* S (4H,) gains of the input's and the recurrent part */

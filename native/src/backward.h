@@ -175,8 +175,10 @@ struct Backward {
         for (int v = 0; v < W; ++v) {
           int units = z.units(vector + v);
           int64_t unit = (vector + v) * N, to = (d * z.B + rows.b[row + r]) * z.H + unit;
+          if (p.d_h_0)
+            store_first(static_cast<S*>(p.d_h_0) + to, hidden_gradient(acc[r][v], row + r, vector + v), units);
+          if (!p.d_c_0) continue;
           V d_c = rows.d_c[row + r] ? load_first(rows.d_c[row + r] + unit, units) : V{};
-          store_first(static_cast<S*>(p.d_h_0) + to, hidden_gradient(acc[r][v], row + r, vector + v), units);
           store_first(static_cast<A*>(p.d_c_0) + to, d_c, units);
         }
     });

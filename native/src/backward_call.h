@@ -221,7 +221,7 @@ struct BackwardCall {
       meet();
       high = low;
     }
-    if (working) {
+    if (working && (p.d_h_0 || p.d_c_0)) {
       initial_rows(own, d);
       back.initial(own.count, share.first, share.last);
     }
@@ -347,9 +347,9 @@ struct BackwardCall {
     unpack_block<S>(sums.h + block * z.H * 4 * N, z, z.H, block, static_cast<S*>(p.d_w_hh[d]));
     int units = z.units(block);
     if (z.norm) add_norm_sums(d, block);
-    if (p.d_b[d])
-      for (int64_t g = 0; g < 4; ++g)
-        store_first(static_cast<S*>(p.d_b[d]) + g * z.H + block * N, load(sums.b + (block * 4 + g) * N), units);
+    for (void* d_b : {p.d_b_ih[d], p.d_b_hh[d]})
+      for (int64_t g = 0; d_b && g < 4; ++g)
+        store_first(static_cast<S*>(d_b) + g * z.H + block * N, load(sums.b + (block * 4 + g) * N), units);
     if (p.d_w_ch[d])
       for (int64_t g = 0; g < 3; ++g)
         store_first(static_cast<S*>(p.d_w_ch[d]) + g * z.H + block * N, load(sums.p + (block * 3 + g) * N), units);

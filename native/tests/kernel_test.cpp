@@ -100,7 +100,7 @@ struct Arrays {
       if (k.bias) p.b_ih[d] = input(4 * H, s, 0.4), p.b_hh[d] = input(4 * H, s, 0.4);
       if (k.peephole) p.w_ch[d] = input(3 * H, s, 0.4);
       p.d_w_ih[d] = output("d_w_ih", 4 * H * I, s), p.d_w_hh[d] = output("d_w_hh", 4 * H * H, s);
-      if (k.bias) p.d_b[d] = output("d_b", 4 * H, s);
+      if (k.bias) p.d_b_ih[d] = output("d_b_ih", 4 * H, s), p.d_b_hh[d] = output("d_b_hh", 4 * H, s);
       if (k.peephole) p.d_w_ch[d] = output("d_w_ch", 3 * H, s);
       if (!k.norm) continue;
       p.norm_ih[d] = input(4 * H, s, 1), p.norm_hh[d] = input(4 * H, s, 1), p.norm_c[d] = input(2 * H, s, 1);
@@ -191,7 +191,7 @@ void check_gradient(Case k) {
                              {"c_0", r.p.c_0, r.p.d_c_0, k.D * k.B * k.H},
                              {"w_ih", r.p.w_ih[0], r.p.d_w_ih[0], 4 * k.H * k.I},
                              {"w_hh", r.p.w_hh[k.D - 1], r.p.d_w_hh[k.D - 1], 4 * k.H * k.H}};
-  if (k.bias) pairs.push_back({"b_hh", r.p.b_hh[0], r.p.d_b[0], 4 * k.H});
+  if (k.bias) pairs.push_back({"b_hh", r.p.b_hh[0], r.p.d_b_hh[0], 4 * k.H});
   if (k.peephole) pairs.push_back({"w_ch", r.p.w_ch[0], r.p.d_w_ch[0], 3 * k.H});
   if (k.norm) {
     pairs.push_back({"norm_ih", r.p.norm_ih[0], r.p.d_norm_ih[0], 4 * k.H});

@@ -9,7 +9,6 @@ L layers, D directions, T steps, B batch rows, I inputs, H hidden units.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,20 +16,25 @@ from torch import Tensor
 
 from tidegate import ops
 from tidegate.ops import native
-from tidegate.ops.library import CALL, DTYPES, VERSION, check, library
+from tidegate.ops.library import (
+    DTYPES,
+    GRADIENTS,
+    MASKS,
+    NOISE,
+    NORMS,
+    OUTPUTS,
+    REST,
+    SIZES,
+    VERSION,
+    check,
+    library,
+)
 from tidegate.state import State
 
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
-# A call (native/include/tidegate.h) in seven pieces, of which the second, the fourth and the last two are the layer's.
-_HEAD = struct.Struct("<16q")  # sizes, strides, x, h_0, c_0
-_WEIGHTS = slice(_HEAD.size, 216)
-_MASKS = struct.Struct("<2q")  # lengths, reset
-_REST = slice(216 + _MASKS.size, 288)  # no dropout or zoneout
-_OUTPUTS = struct.Struct("<5q")
-_TAIL = slice(288 + _OUTPUTS.size, CALL.size - 8)
-_KEPT = struct.Struct("<q")
+_NO_MASKS, _NO_NOISE = bytes(MASKS.size), NOISE.pack(0, 0.0, 0.0, 0.0, 0, 0, 0)
 
 
 class Route:
@@ -48,12 +52,9 @@ class Route:
         self.kept: list[list[Tensor]] = []  # packed weights of all layers that no call is using
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
-            self.recorded.append((native.Call(None, None, None, fields, joined=True), flat))
-            place = native.places(fields)
-            at = [*[p.data_ptr() for p in flat], 0]  # 0 for place -1
-            weights, norms = [at[k] for k in place.weights], [at[k] for k in place.norms]
-            call = CALL.pack(*(0,) * 16, *weights, *(0,) * 4, *(0.0,) * 3, *(0,) * 23, *norms, *(0,) * 8)
-            self.layers.append((call[_WEIGHTS], call[_REST], call[_TAIL]))
+            weights, norms = pieces = native.weight_pieces(fields, flat)
+            self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces), flat))
+            self.layers.append((weights, bytes(GRADIENTS.size) + norms + bytes(NORMS.size)))
 
     def keep(self, lstm: LSTM) -> list[Tensor]:
         """New memory for the packed weights of each layer; which bits they were made from the kernels see to."""
@@ -62,10 +63,12 @@ class Route:
         made = []
         for layer in range(lstm.num_layers):
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size * lstm.directions
-            sizes = (VERSION, self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions)
-            weights, rest, tail = self.layers[layer]
-            call = _HEAD.pack(*sizes, *(0,) * 8) + weights + _MASKS.pack(0, 0) + rest + _OUTPUTS.pack(*(0,) * 5) + tail
-            made.append(self.empty((lib.kept_bytes(call + _KEPT.pack(0)),), torch.uint8))
+            sizes = SIZES.pack(VERSION, self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions, *(0,) * 8)
+            weights, norms = self.layers[layer]
+            size = lib.kept_bytes(
+                sizes + weights + _NO_MASKS + _NO_NOISE + bytes(OUTPUTS.size) + norms + bytes(REST.size)
+            )
+            made.append(self.empty((size,), torch.uint8))
             made[-1][:8].zero_()
         return made
 
@@ -137,24 +140,26 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     at_h, at_c, at_h_n, at_c_n = h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
     h_bytes, c_bytes = D * B * H * h.element_size(), D * B * H * c.element_size()
-    masks = _MASKS.pack(0 if lengths is None else lengths.data_ptr(), 0 if reset is None else reset.data_ptr())
+    masks = _NO_MASKS
+    if lengths is not None or reset is not None:
+        masks = MASKS.pack(0, *[0 if m is None else m.data_ptr() for m in (lengths, reset)])
     try:
         kept = route.kept.pop()
     except IndexError:  # the first call, or one beside another
         kept = route.keep(lstm)
-    for (weights, rest, tail), packed in zip(route.layers, kept, strict=True):
+    for (weights, norms), packed in zip(route.layers, kept, strict=True):
         output = route.empty((T, B, D * H), dtype)
         call = (
-            _HEAD.pack(
+            SIZES.pack(
                 VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
                 x.data_ptr(), at_h, at_c,
             )
             + weights
             + masks
-            + rest
-            + _OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
-            + tail
-            + _KEPT.pack(packed.data_ptr())
+            + _NO_NOISE
+            + OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
+            + norms
+            + REST.pack(0, packed.data_ptr())
         )  # fmt: skip
         if code := route.run(call):
             check(code, lengths, T)

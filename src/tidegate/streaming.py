@@ -17,7 +17,21 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tidegate import ops
 from tidegate.ops import native
-from tidegate.ops.library import CALL, DTYPES, STEPS, VERSION, check, library
+from tidegate.ops.library import (
+    DTYPES,
+    GRADIENTS,
+    MASKS,
+    NOISE,
+    NORMS,
+    OUTPUTS,
+    REST,
+    SIZES,
+    STEPS,
+    VERSION,
+    WEIGHTS,
+    check,
+    library,
+)
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -57,9 +71,13 @@ class Plan:
             weights, norms = at[:10], at[10:]
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
-                CALL.pack(
-                    *sizes, *strides, 0, 0, 0, *weights, 0, 0, 0, 0, 0.0, *lstm.zoneout, *(0,) * 23, *norms, *(0,) * 8
-                )
+                SIZES.pack(*sizes, *strides, 0, 0, 0)
+                + WEIGHTS.pack(*weights)
+                + bytes(MASKS.size)
+                + NOISE.pack(0, 0.0, *lstm.zoneout, 0, 0, 0)
+                + bytes(OUTPUTS.size + GRADIENTS.size)
+                + NORMS.pack(*norms)
+                + bytes(NORMS.size + REST.size)
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)

@@ -127,7 +127,9 @@ def native_backward(
             output, cells, _, _, gates = native.forward(part, *inputs, save=True)
             assert gates is not None
             above = [None if g is None else g[first:stop, :, d : d + 1] for g in (d_output, d_cells)]
-            found: Any = native.backward(part, *inputs, (output, cells, gates), (*above, d_h[None], d_c[None]), need_x)
+            found: Any = native.backward(
+                part, *inputs, (output, cells, gates), (*above, d_h[None], d_c[None]), (need_x, True, True)
+            )
             if d_x is not None:
                 d_x[first:stop] = found[0] if d == 0 else d_x[first:stop] + found[0]
             d_h, d_c = direction.cut(piece, found[1][0]), direction.cut(piece, found[2][0])

@@ -11,15 +11,23 @@ import math
 import os
 import struct
 import sys
-import weakref
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-CALL = struct.Struct("<30q3d37q")
+# Its pieces, in order: what changes from call to call and what does not.
+SIZES = struct.Struct("<16q")  # with strides, x, h_0 and c_0
+WEIGHTS = struct.Struct("<10q")
+MASKS = struct.Struct("<3q")  # packed, lengths, reset
+NOISE = struct.Struct("<q3d3q")  # with the first direction
+OUTPUTS = struct.Struct("<5q")
+GRADIENTS = struct.Struct("<17q")
+NORMS = struct.Struct("<6q")  # and the same again for their gradients
+REST = struct.Struct("<2q")  # open_gates, kept
 STEPS = struct.Struct("<9q")  # struct tg_steps
 VERSION = 6
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
@@ -34,6 +42,7 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._pooled: dict[int, Any] = {}  # by the bits of a size
         self._c = lib = ctypes.CDLL(str(path))
         i64, pointer, text = ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
         signatures = {
@@ -91,9 +100,15 @@ class Library:
         address = self.pool_take(size)
         if not address:
             raise MemoryError(f"no memory for a tensor of shape {shape}")
-        block = (ctypes.c_char * size).from_address(address)
-        weakref.finalize(block, self.pool_give, address).atexit = False  # when the tensor's storage dies
-        return torch.frombuffer(block, dtype=dtype).view(shape)
+        kind = self._pooled.get(size.bit_length()) or self._pooled_kind(size.bit_length())
+        return torch.frombuffer(kind.from_address(address), dtype=dtype, count=size // dtype.itemsize).view(shape)
+
+    def _pooled_kind(self, bits: int) -> Any:
+        """A type of memory, of a length beyond that in use, that goes back to the pool with its tensor's storage."""
+        give, address = self.pool_give, ctypes.addressof
+        kind = type("Pooled", (ctypes.c_char * (1 << bits),), {"__del__": lambda block: give(address(block))})
+        self._pooled[bits] = kind
+        return kind
 
     def empty_like(self, given: Tensor) -> Tensor:
         """The same for a tensor's shape, dtype and strides: contiguous, or so with its first two dimensions swapped."""

@@ -15,7 +15,22 @@ from torch.autograd import forward_ad
 
 from tidegate.cell import LSTMWeights
 from tidegate.ops import checkpoint, reference
-from tidegate.ops.library import CALL, DTYPES, VERSION, Library, check, library, missing
+from tidegate.ops.library import (
+    DTYPES,
+    GRADIENTS,
+    MASKS,
+    NOISE,
+    NORMS,
+    OUTPUTS,
+    REST,
+    SIZES,
+    VERSION,
+    WEIGHTS,
+    Library,
+    check,
+    library,
+    missing,
+)
 from tidegate.ops.types import Noise, SequenceResult
 
 ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
@@ -66,6 +81,7 @@ class Call(NamedTuple):
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
     joined: bool = False  # the output, and its gradient, is (T, B, D * H)
+    pieces: tuple[bytes, bytes] | None = None  # `weight_pieces` of a forward pass, where these are known to hold
 
     def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
         given: Any = iter(flat)
@@ -78,26 +94,32 @@ def flatten(weights: Sequence[LSTMWeights]) -> tuple[Fields, list[Tensor]]:
     return tuple([tuple([p is not None for p in w]) for w in weights]), [p for w in weights for p in w if p is not None]
 
 
-class Places(NamedTuple):
-    """Where the flat weights, or their gradients, lie in a call (native/include/tidegate.h); -1 for none."""
-
-    weights: tuple[int, ...]  # of ih, hh, both biases and ch, both directions each
-    norms: tuple[int, ...]
-    d_weights: tuple[int, ...]  # of ih, hh, one bias and ch
-    twins: tuple[tuple[int, int], ...]  # biases whose gradient is that of another
-
-
 @cache
-def places(fields: Fields) -> Places:
+def places(fields: Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which of the flat weights, or of their gradients, a call names where (native/include/tidegate.h); -1 for none.
+
+    First its weights, then its norms.
+    """
     order: Any = iter(range(sum(map(sum, fields))))
     rows: list[list[Any]] = [[next(order) if there else -1 for there in direction] for direction in fields]
     index = [LSTMWeights(*row) for row in rows]  # a single direction stands for both
     both: Any = (index[0], index[-1])
     weights = tuple(getattr(w, name) for name in ("ih", "hh", "b_ih", "b_hh", "ch") for w in both)
-    norms = tuple(getattr(w, name) for name in ("norm_ih", "norm_hh", "norm_c") for w in both)
-    bias = tuple(w.b_hh if w.b_ih == -1 else w.b_ih for w in both)
-    twins = tuple((w.b_hh, w.b_ih) for w in both[: len(fields)] if w.b_ih != -1 and w.b_hh != -1)
-    return Places(weights, norms, (*weights[:4], *bias, *weights[8:]), twins)
+    return weights, tuple(getattr(w, name) for name in ("norm_ih", "norm_hh", "norm_c") for w in both)
+
+
+def addresses(fields: Fields, flat: Sequence[Tensor]) -> tuple[list[int], bytes]:
+    """Those of contiguous weights, or of their gradients, as a call names them, and its piece of norms."""
+    at = [p.data_ptr() for p in flat]
+    at.append(0)  # for place -1
+    weights, norms = places(fields)
+    return [at[k] for k in weights], NORMS.pack(*[at[k] for k in norms])
+
+
+def weight_pieces(fields: Fields, flat: Sequence[Tensor]) -> tuple[bytes, bytes]:
+    """A call's pieces of contiguous weights and of norms."""
+    weights, norms = addresses(fields, flat)
+    return WEIGHTS.pack(*weights), norms
 
 
 def lstm_sequence(
@@ -151,55 +173,51 @@ def forward(
         cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
     gates = None
     if save:
-        norm = places(call.fields).norms[0] >= 0
+        norm = places(call.fields)[1][0] >= 0
         width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
-    h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
+    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
-    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, flat)
-    outputs = (output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
-    code = lib.forward(
-        CALL.pack(*sizes, 0, 0, 0, *pointers, *outputs, *_NO_GRADIENTS, *norms, *_NO_NORMS, open_gates, 0)
-    )
+    if call.pieces is None:
+        flat = _contiguous(flat)
+    weights, norms = call.pieces or weight_pieces(call.fields, flat)
+    inputs, _alive = _inputs(call, x, h_0, c_0, weights, 0, 0, 0)
+    outputs = OUTPUTS.pack(output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
+    code = lib.forward(inputs + outputs + _NO_GRADIENTS + norms + _NO_NORMS + (_OPEN if open_gates else _NO_REST))
     if code:
         check(code, call.lengths, T)
     return output, cells, h_n, c_n, gates
 
 
-_NO_GRADIENTS = (0,) * 15
-_NO_NORMS = (0,) * 6
-_NO_NOISE = (0, 0.0, 0.0, 0.0, 0, 0)
+_NO_NOISE = [NOISE.pack(0, 0.0, 0.0, 0.0, 0, 0, direction) for direction in (0, 1)]
+_NO_MASKS, _NO_GRADIENTS, _NO_NORMS, _NO_REST = (bytes(piece.size) for piece in (MASKS, GRADIENTS, NORMS, REST))
+_OPEN = REST.pack(1, 0)
 
 
 def _inputs(
-    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, flat: Sequence[Tensor]
-) -> tuple[tuple[Any, ...], tuple[Any, ...], list[int], list[Any]]:
-    """Sizes and addresses of a call's inputs, those of its norms, and the tensors that must live as long as it runs.
-
-    States and weights are contiguous.
-    """
+    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, weights: bytes, *d_strides: int
+) -> tuple[bytes, list[Any]]:
+    """A call from its start to its outputs, and the tensors that must live until it ends. States are contiguous."""
     T, B, I = x.shape
     D, _, H = c_0.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
+    sizes = SIZES.pack(
+        VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1), *d_strides,
+        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
+    )  # fmt: skip
     lengths, reset, noise = call.lengths, call.reset, call.noise
-    if lengths is not None:
-        lengths = lengths.to("cpu", torch.int64).contiguous()
-    if reset is not None:
-        reset = reset.to("cpu", torch.bool).contiguous()
-    random: tuple[Any, ...] = _NO_NOISE
+    masks, random = _NO_MASKS, _NO_NOISE[call.first_direction]
+    if lengths is not None or reset is not None:
+        if lengths is not None:
+            lengths = lengths.to("cpu", torch.int64).contiguous()
+        if reset is not None:
+            reset = reset.to("cpu", torch.bool).contiguous()
+        masks = MASKS.pack(0, _at(lengths), _at(reset))
     if noise is not None:
         rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
-        random = (int(noise.seed), *rates, int(noise.training), noise.first_step)
-    place = places(call.fields)
-    at = [p.data_ptr() for p in flat]
-    at.append(0)  # for place -1
-    sizes = (VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1))
-    pointers = (
-        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(), *[at[k] for k in place.weights],
-        0, _at(lengths), _at(reset), *random, call.first_direction,
-    )  # fmt: skip
-    return sizes, pointers, [at[k] for k in place.norms], [x, lengths, reset]
+        random = NOISE.pack(int(noise.seed), *rates, int(noise.training), noise.first_step, call.first_direction)
+    return sizes + weights + masks + random, [x, lengths, reset]
 
 
 def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
@@ -214,20 +232,16 @@ def backward(
     flat: Sequence[Tensor],
     saved: tuple[Tensor | None, Tensor | None, Tensor],
     grads: Sequence[Tensor | None],
-    need_x: bool = True,
+    needs: Sequence[bool] = (True, True, True),
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of x, h_0, c_0 and all weights from those of output, cells, h_n and c_n."""
+    """Gradients of x, h_0, c_0, as far as ``needs`` asks, and all weights from those of output, cells, h_n and c_n."""
     output, cells, gates = saved
     if call.checkpoint_every is not None:
-        return checkpoint.native_backward(call, x, h_0, c_0, flat, gates, grads, need_x)
+        return checkpoint.native_backward(call, x, h_0, c_0, flat, gates, grads, needs[0])
     lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
     h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
-    sizes, pointers, norms, _alive = _inputs(call, x, h_0, c_0, flat)
-    d_x = lib.empty_like(x) if need_x else None
-    d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
-    d_flat = [lib.empty_like(p) for p in flat]
     d_output, d_cells, d_h_n, d_c_n = grads
     strides: Any = (0, 0, 0)
     if d_output is not None:
@@ -235,22 +249,26 @@ def backward(
             d_output = d_output.contiguous()
         strides = d_output.stride()
         strides = (strides[0], strides[1], c_0.shape[2]) if call.joined else strides[:3]
-    rest = [None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n)]
-    place = places(call.fields)
-    at = [d.data_ptr() for d in d_flat]
-    at.append(0)
+    weights, norms = weight_pieces(call.fields, flat)
+    inputs, _alive = _inputs(call, x, h_0, c_0, weights, *strides)
+    d_x = lib.empty_like(x) if needs[0] else None
+    d_h_0 = torch.empty_like(h_0) if needs[1] else None
+    d_c_0 = torch.empty_like(c_0) if needs[2] else None
+    d_flat = [lib.empty_like(p) for p in flat]
+    d_cells, d_h_n, d_c_n = (None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n))
+    d_weights, d_norms = addresses(call.fields, d_flat)
     code = lib.backward(
-        CALL.pack(
-            *sizes, *strides, *pointers,
-            _at(output), _at(cells), gates.data_ptr(), 0, 0,
-            _at(d_output), *[_at(g) for g in rest], _at(d_x), d_h_0.data_ptr(), d_c_0.data_ptr(),
-            *[at[k] for k in place.d_weights], *norms, *[at[k] for k in place.norms], 0, 0,
+        inputs
+        + OUTPUTS.pack(_at(output), _at(cells), gates.data_ptr(), 0, 0)
+        + GRADIENTS.pack(
+            _at(d_output), _at(d_cells), _at(d_h_n), _at(d_c_n), _at(d_x), _at(d_h_0), _at(d_c_0), *d_weights
         )
-    )  # fmt: skip
+        + norms
+        + d_norms
+        + _NO_REST
+    )
     if code:
         check(code, call.lengths, x.shape[0])
-    for twin, of in place.twins:
-        d_flat[twin].copy_(d_flat[of])
     return (d_x, d_h_0, d_c_0, *d_flat)
 
 
@@ -274,11 +292,11 @@ class _Sequence(torch.autograd.Function):
         output, cells, gates, x, h_0, c_0, _, _, *flat = ctx.saved_tensors
         if transformed() or any(g is not None and _wrapped(g) for g in grads):
             return None, None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
-        need_x = ctx.needs_input_grad[2]
+        needs = ctx.needs_input_grad[2:5]
         if torch.is_grad_enabled():
             saved = (None if output is None else output.detach(), None if cells is None else cells.detach(), gates)
-            return None, None, *_Gradient.apply(ctx.call, saved, need_x, x, h_0, c_0, *grads, *flat)
-        return None, None, *backward(ctx.call, x, h_0, c_0, flat, (output, cells, gates), grads, need_x)
+            return None, None, *_Gradient.apply(ctx.call, saved, needs, x, h_0, c_0, *grads, *flat)
+        return None, None, *backward(ctx.call, x, h_0, c_0, flat, (output, cells, gates), grads, needs)
 
 
 differentiable = _Sequence.apply
@@ -288,12 +306,12 @@ class _Gradient(torch.autograd.Function):
     """``backward`` as an operation of its own; its derivative runs through the reference."""
 
     @staticmethod
-    def forward(ctx, call, saved, need_x, x, h_0, c_0, *rest):
+    def forward(ctx, call, saved, needs, x, h_0, c_0, *rest):
         grads, flat = rest[:4], rest[4:]
         ctx.call = call
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, h_0, c_0, *rest)
-        return backward(call, x, h_0, c_0, flat, saved, grads, need_x)
+        return backward(call, x, h_0, c_0, flat, saved, grads, needs)
 
     @staticmethod
     def backward(ctx, *second):
