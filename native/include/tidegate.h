@@ -34,8 +34,8 @@ typedef struct tg_lstm {
   int64_t x_stride_t, x_stride_b;                         /* of x and d_x; units are adjacent */
   int64_t dy_stride_t, dy_stride_b, dy_stride_d;          /* of d_output */
   const void *x;                                          /* S (T, B, I) */
-  const void *h_0;                                        /* S (D, B, H) */
-  const void *c_0;                                        /* A (D, B, H) */
+  const void *h_0;                                        /* S (D, B, H), optional: zeros */
+  const void *c_0;                                        /* A (D, B, H), optional: zeros */
   const void *w_ih[2], *w_hh[2];                          /* S (4H, I), (4H, H); gates i, f, g, o */
   const void *b_ih[2], *b_hh[2];                          /* S (4H,), optional */
   const void *w_ch[2];                                    /* S (3, H) peepholes of i, f, o, optional */

@@ -245,7 +245,7 @@ struct BackwardCall {
       int64_t state = (d * z.B + b) * z.H, here = at(d, t, b), before = at(d, from_end(p, d) ? t + 1 : t - 1, b);
       const int64_t row = m.base[s - low] + rank, input = t * p.x_stride_t + b * p.x_stride_b;
       rows.x[count] = static_cast<const S*>(p.x) + input;
-      rows.h[count] = anew     ? nullptr
+      rows.h[count] = anew || (s == 0 && !p.h_0) ? nullptr
                       : s == 0 ? static_cast<const S*>(p.h_0) + state
                                : static_cast<const S*>(p.output) + before;
       if (thread % split.team == 0) {
@@ -261,7 +261,7 @@ struct BackwardCall {
                      : nullptr;
       rows.d_cells[count] = p.d_cells ? static_cast<const A*>(p.d_cells) + here : nullptr;
       rows.c_new[count] = static_cast<const A*>(p.cells) + here;
-      rows.c_old[count] = anew     ? zero_row()
+      rows.c_old[count] = anew || (s == 0 && !p.c_0) ? zero_row()
                           : s == 0 ? static_cast<const A*>(p.c_0) + state
                                    : static_cast<const A*>(p.cells) + before;
       rows.d_h[count] = last && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;

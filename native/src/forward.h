@@ -304,8 +304,8 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
   };
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t b = order.row[group.rank(i)], length = order.length[group.rank(i)];
-    m.h[i] = static_cast<const S*>(p.h_0) + (d * z.B + b) * H;
-    m.c[i] = static_cast<const A*>(p.c_0) + (d * z.B + b) * H;
+    m.h[i] = p.h_0 ? static_cast<const S*>(p.h_0) + (d * z.B + b) * H : m.zero_h;
+    m.c[i] = p.c_0 ? static_cast<const A*>(p.c_0) + (d * z.B + b) * H : m.zero_c;
     for (int64_t t = length; t < z.T; ++t) {
       clear(output + at(t, b) + unit0, (unit1 - unit0) * sizeof(S));
       if (p.cells) clear(static_cast<A*>(p.cells) + at(t, b) + unit0, (unit1 - unit0) * sizeof(A));

@@ -122,9 +122,11 @@ struct Product<bf16, R, V> {
 template <class S, int R, int V>
 TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int64_t K) {
   if constexpr (Types<S>::PAIR == 1) {
+#pragma GCC unroll 4
     for (int64_t k = 0; k < K; ++k, w += stride) Product<S, R, V>::add(acc, w, [&](int r) { return a[r][k]; });
   } else {
     int64_t k = 0;
+#pragma GCC unroll 4
     for (; k + 1 < K; k += 2, w += 2 * stride)
       Product<S, R, V>::add(acc, w, [&](int r) { return load_pair(a[r] + k); });
     if (k < K) Product<S, R, V>::add(acc, w, [&](int r) { return (uint32_t)a[r][k].bits; });

@@ -174,6 +174,14 @@ void check_threads(const Case& k) {
     for (size_t n = 0; n < one.results.size(); ++n)
       require(*one.results[n].second == *many.results[n].second, one.results[n].first + " kept, " + k.name());
   }
+
+  // No states, which are those of zeros.
+  std::memset(const_cast<void*>(one.p.h_0), 0, (size_t)(k.D * k.B * k.H * one.s));
+  std::memset(const_cast<void*>(one.p.c_0), 0, (size_t)(k.D * k.B * k.H * one.a));
+  many.p.h_0 = many.p.c_0 = nullptr;
+  one.run(1), many.run(2);
+  for (size_t n = 0; n < one.results.size(); ++n)
+    require(*one.results[n].second == *many.results[n].second, one.results[n].first + " without states, " + k.name());
 }
 
 void check_gradient(Case k) {

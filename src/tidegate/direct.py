@@ -110,10 +110,8 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         return None
     H, D, L = lstm.hidden_size, lstm.directions, lstm.num_layers
     shape = (L * D, B, H)
-    if hx is None:
-        h = torch.zeros(shape, dtype=dtype)
-        c = h if route.cell_dtype is dtype else torch.zeros(shape, dtype=route.cell_dtype)
-    else:
+    state: tuple[Tensor, Tensor] | None = None  # zeros
+    if hx is not None:
         if type(hx) is not State and (type(hx) is not tuple or len(hx) != 2):
             return None
         h, c = hx
@@ -121,7 +119,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
             return None
         if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu):
             return None
-        h, c = h.contiguous(), c.contiguous()
+        state = h.contiguous(), c.contiguous()
     if lengths is not None:
         if not _mask(lengths, torch.int64, (B,)):
             return None
@@ -133,13 +131,40 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     if x.stride(2) != 1:
         x = x.contiguous()
     if torch.is_grad_enabled() and (
-        x.requires_grad or h.requires_grad or c.requires_grad or any(p.requires_grad for _, p, _ in route.watched)
+        x.requires_grad
+        or (state is not None and (state[0].requires_grad or state[1].requires_grad))
+        or any(p.requires_grad for _, p, _ in route.watched)
     ):
-        return None if lstm.checkpoint_every is not None else _recorded(lstm, route, x, h, c, lengths, reset)
-    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
-    at_h, at_c, at_h_n, at_c_n = h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr()
+        if lstm.checkpoint_every is not None:
+            return None
+        if state is None:
+            h = torch.zeros(shape, dtype=dtype)
+            state = h, h if route.cell_dtype is dtype else torch.zeros(shape, dtype=route.cell_dtype)
+        return _recorded(lstm, route, x, *state, lengths, reset)
+    return _evaluated(lstm, route, x, state, lengths, reset)
+
+
+def _mask(given: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
+    return type(given) is Tensor and given.dtype is dtype and given.is_cpu and given.shape == shape
+
+
+def _evaluated(
+    lstm: LSTM,
+    route: Route,
+    x: Tensor,
+    state: tuple[Tensor, Tensor] | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, State]:
+    """A call without gradients, for x (T, B, I) and weights that stay packed."""
+    T, B, _ = x.shape
+    H, D, dtype, cell_dtype = lstm.hidden_size, lstm.directions, route.dtype, route.cell_dtype
+    shape = (lstm.num_layers * D, B, H)
+    h_n, c_n = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=cell_dtype)
+    at_h, at_c = (0, 0) if state is None else (state[0].data_ptr(), state[1].data_ptr())
+    at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
-    h_bytes, c_bytes = D * B * H * h.element_size(), D * B * H * c.element_size()
+    h_bytes, c_bytes = D * B * H * dtype.itemsize, D * B * H * cell_dtype.itemsize
     masks = _NO_MASKS
     if lengths is not None or reset is not None:
         masks = MASKS.pack(0, *[0 if m is None else m.data_ptr() for m in (lengths, reset)])
@@ -164,20 +189,18 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         if code := route.run(call):
             check(code, lengths, T)
         x = output
-        at_h, at_c, at_h_n, at_c_n = at_h + h_bytes, at_c + c_bytes, at_h_n + h_bytes, at_c_n + c_bytes
+        at_h_n, at_c_n = at_h_n + h_bytes, at_c_n + c_bytes
+        if state is not None:
+            at_h, at_c = at_h + h_bytes, at_c + c_bytes
     if not route.kept:
         route.kept.append(kept)
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
 
 
-def _mask(given: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    return type(given) is Tensor and given.dtype is dtype and given.is_cpu and given.shape == shape
-
-
 def _recorded(
     lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None, reset: Tensor | None
 ) -> tuple[Tensor, State]:
-    """The same with what autograd needs."""
+    """A call with what autograd needs."""
     before = [(h, c)]
     if lstm.num_layers > 1:
         before = list(zip(h.split(lstm.directions), c.split(lstm.directions), strict=True))
