@@ -176,8 +176,9 @@ void check_threads(const Case& k) {
   }
 
   // No states, which are those of zeros.
-  std::memset(const_cast<void*>(one.p.h_0), 0, (size_t)(k.D * k.B * k.H * one.s));
-  std::memset(const_cast<void*>(one.p.c_0), 0, (size_t)(k.D * k.B * k.H * one.a));
+  const size_t units = (size_t)(k.D * k.B * k.H);
+  if (units > 0) std::memset(const_cast<void*>(one.p.h_0), 0, units * (size_t)one.s);
+  if (units > 0) std::memset(const_cast<void*>(one.p.c_0), 0, units * (size_t)one.a);
   many.p.h_0 = many.p.c_0 = nullptr;
   one.run(1), many.run(2);
   for (size_t n = 0; n < one.results.size(); ++n)
