@@ -19,7 +19,8 @@ import torch
 
 import tidegate as tg
 from benchmarks.layer import machine
-from tidegate.ops.library import STEPS, library
+from tidegate.ops.interface import STEPS
+from tidegate.ops.library import library
 
 UNITS = (64, 128, 256)
 STEPS_A_TURN = 200

@@ -2,7 +2,7 @@
 //
 // In the manner of XXH3 (Collet): each 64-bit lane adds the product of its word's halves under a key that changes with
 // the position, and its neighbour adds the word itself, so that no change of a single word, and none of several but by
-// a chance of 2^-64, leaves all lanes as they were. Reading bounds it: about 30 bytes a cycle with AVX-512.
+// a chance of 2^-64, leaves all lanes as they were. About 24 bytes a cycle with AVX-512 (Zen 5).
 #pragma once
 
 #include <utility>

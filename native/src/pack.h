@@ -100,14 +100,13 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
   PackedWeights<S> w(z, packed);
   int units = z.units(block);
   pack_vectors(p, z, d, block, w);
+  Digest now((uint64_t)block);
   if (digest) {
-    Digest now((uint64_t)block);
     for (int64_t row = block * N; row < 4 * z.H; row += z.H) {
       now.add(static_cast<const S*>(p.w_ih[d]) + row * z.I, units * z.I * (int64_t)sizeof(S));
       now.add(static_cast<const S*>(p.w_hh[d]) + row * z.H, units * z.H * (int64_t)sizeof(S));
     }
     if (now == digest) return;
-    now.save(digest);
   }
   for (int g = 0; g < 4; ++g) {
     int64_t row = g * z.H + block * N;
@@ -116,6 +115,7 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
     pack_gate(static_cast<const S*>(p.w_hh[d]) + row * z.H, z.H, units,
               const_cast<S*>(w.hh) + block * z.PH * 4 * N + g * N * Types<S>::PAIR);
   }
+  if (digest) now.save(digest);
 }
 
 // (4H, C) weights for products with gate gradients: panels of up to 4 vectors of columns,

@@ -15,26 +15,13 @@ import torch
 from torch import Tensor
 
 from tidegate import ops
-from tidegate.ops import native
-from tidegate.ops.library import (
-    DTYPES,
-    GRADIENTS,
-    MASKS,
-    NOISE,
-    NORMS,
-    OUTPUTS,
-    REST,
-    SIZES,
-    VERSION,
-    check,
-    library,
-)
+from tidegate.ops import interface, native
+from tidegate.ops.interface import DTYPES
+from tidegate.ops.library import check, library
 from tidegate.state import State
 
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
-
-_NO_MASKS, _NO_NOISE = bytes(MASKS.size), NOISE.pack(0, 0.0, 0.0, 0.0, 0, 0, 0)
 
 
 class Route:
@@ -52,9 +39,9 @@ class Route:
         self.kept: list[list[Tensor]] = []  # packed weights of all layers that no call is using
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
-            weights, norms = pieces = native.weight_pieces(fields, flat)
+            pieces = native.weight_pieces(fields, flat)
             self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces), flat))
-            self.layers.append((weights, bytes(GRADIENTS.size) + norms + bytes(NORMS.size)))
+            self.layers.append(pieces)
 
     def keep(self, lstm: LSTM) -> list[Tensor]:
         """New memory for the packed weights of each layer; which bits they were made from the kernels see to."""
@@ -63,12 +50,9 @@ class Route:
         made = []
         for layer in range(lstm.num_layers):
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size * lstm.directions
-            sizes = SIZES.pack(VERSION, self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions, *(0,) * 8)
-            weights, norms = self.layers[layer]
-            size = lib.kept_bytes(
-                sizes + weights + _NO_MASKS + _NO_NOISE + bytes(OUTPUTS.size) + norms + bytes(REST.size)
-            )
-            made.append(self.empty((size,), torch.uint8))
+            sizes = (self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions)
+            call = interface.assemble(interface.SIZES.pack(interface.VERSION, *sizes, *(0,) * 8), *self.layers[layer])
+            made.append(self.empty((lib.kept_bytes(call),), torch.uint8))
             made[-1][:8].zero_()
         return made
 
@@ -165,27 +149,22 @@ def _evaluated(
     at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
     h_bytes, c_bytes = D * B * H * dtype.itemsize, D * B * H * cell_dtype.itemsize
-    masks = _NO_MASKS
+    pieces: dict[str, bytes] = {}
     if lengths is not None or reset is not None:
-        masks = MASKS.pack(0, *[0 if m is None else m.data_ptr() for m in (lengths, reset)])
+        pieces["masks"] = interface.MASKS.pack(0, *[0 if m is None else m.data_ptr() for m in (lengths, reset)])
     try:
         kept = route.kept.pop()
     except IndexError:  # the first call, or one beside another
         kept = route.keep(lstm)
     for (weights, norms), packed in zip(route.layers, kept, strict=True):
         output = route.empty((T, B, D * H), dtype)
-        call = (
-            SIZES.pack(
-                VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
-                x.data_ptr(), at_h, at_c,
-            )
-            + weights
-            + masks
-            + _NO_NOISE
-            + OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
-            + norms
-            + REST.pack(0, packed.data_ptr())
+        sizes = interface.SIZES.pack(
+            interface.VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
+            x.data_ptr(), at_h, at_c,
         )  # fmt: skip
+        outputs = interface.OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
+        rest = interface.REST.pack(0, packed.data_ptr())
+        call = interface.assemble(sizes, weights, norms, outputs=outputs, rest=rest, **pieces)
         if code := route.run(call):
             check(code, lengths, T)
         x = output

@@ -16,22 +16,9 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tidegate import ops
-from tidegate.ops import native
-from tidegate.ops.library import (
-    DTYPES,
-    GRADIENTS,
-    MASKS,
-    NOISE,
-    NORMS,
-    OUTPUTS,
-    REST,
-    SIZES,
-    STEPS,
-    VERSION,
-    WEIGHTS,
-    check,
-    library,
-)
+from tidegate.ops import interface, native
+from tidegate.ops.interface import DTYPES, STEPS
+from tidegate.ops.library import check, library
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -64,20 +51,19 @@ class Plan:
         for layer in range(lstm.num_layers):
             [w] = lstm.weights(layer)
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size
-            sizes = (VERSION, DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
+            sizes = (DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
             given = (*w[:4], w.ch, w.norm_ih, w.norm_hh, w.norm_c)
             kept = [None if p is None else (p.detach().clone() if frozen else p) for p in given]
             at = [address for p in kept for address in (0 if p is None else p.data_ptr(), 0)]
             weights, norms = at[:10], at[10:]
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
-                SIZES.pack(*sizes, *strides, 0, 0, 0)
-                + WEIGHTS.pack(*weights)
-                + bytes(MASKS.size)
-                + NOISE.pack(0, 0.0, *lstm.zoneout, 0, 0, 0)
-                + bytes(OUTPUTS.size + GRADIENTS.size)
-                + NORMS.pack(*norms)
-                + bytes(NORMS.size + REST.size)
+                interface.assemble(
+                    interface.SIZES.pack(interface.VERSION, *sizes, *strides, 0, 0, 0),
+                    interface.WEIGHTS.pack(*weights),
+                    interface.NORMS.pack(*norms),
+                    noise=interface.NOISE.pack(0, 0.0, *lstm.zoneout, 0, 0, 0),
+                )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)

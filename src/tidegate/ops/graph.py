@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tidegate.cell import LSTMWeights
 from tidegate.ops import checkpoint, native
-from tidegate.ops.library import DTYPES, library
+from tidegate.ops.interface import DTYPES
+from tidegate.ops.library import library
 from tidegate.ops.types import Noise, SequenceResult
 
 _library = torch.library.Library("tidegate", "DEF")

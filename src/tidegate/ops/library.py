@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import struct
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,20 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-# struct tg_lstm of native/include/tidegate.h: every field is eight bytes wide.
-# Its pieces, in order: what changes from call to call and what does not.
-SIZES = struct.Struct("<16q")  # with strides, x, h_0 and c_0
-WEIGHTS = struct.Struct("<10q")
-MASKS = struct.Struct("<3q")  # packed, lengths, reset
-NOISE = struct.Struct("<q3d3q")  # with the first direction
-OUTPUTS = struct.Struct("<5q")
-GRADIENTS = struct.Struct("<17q")
-NORMS = struct.Struct("<6q")  # and the same again for their gradients
-REST = struct.Struct("<2q")  # open_gates, kept
-STEPS = struct.Struct("<9q")  # struct tg_steps
-VERSION = 6
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
 _POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping

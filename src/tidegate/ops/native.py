@@ -14,23 +14,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from tidegate.cell import LSTMWeights
-from tidegate.ops import checkpoint, reference
-from tidegate.ops.library import (
-    DTYPES,
-    GRADIENTS,
-    MASKS,
-    NOISE,
-    NORMS,
-    OUTPUTS,
-    REST,
-    SIZES,
-    VERSION,
-    WEIGHTS,
-    Library,
-    check,
-    library,
-    missing,
-)
+from tidegate.ops import checkpoint, interface, reference
+from tidegate.ops.interface import DTYPES
+from tidegate.ops.library import Library, check, library, missing
 from tidegate.ops.types import Noise, SequenceResult
 
 ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
@@ -113,13 +99,13 @@ def addresses(fields: Fields, flat: Sequence[Tensor]) -> tuple[list[int], bytes]
     at = [p.data_ptr() for p in flat]
     at.append(0)  # for place -1
     weights, norms = places(fields)
-    return [at[k] for k in weights], NORMS.pack(*[at[k] for k in norms])
+    return [at[k] for k in weights], interface.NORMS.pack(*[at[k] for k in norms])
 
 
 def weight_pieces(fields: Fields, flat: Sequence[Tensor]) -> tuple[bytes, bytes]:
     """A call's pieces of contiguous weights and of norms."""
     weights, norms = addresses(fields, flat)
-    return WEIGHTS.pack(*weights), norms
+    return interface.WEIGHTS.pack(*weights), norms
 
 
 def lstm_sequence(
@@ -181,43 +167,41 @@ def forward(
     if call.pieces is None:
         flat = _contiguous(flat)
     weights, norms = call.pieces or weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, weights, 0, 0, 0)
-    outputs = OUTPUTS.pack(output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
-    code = lib.forward(inputs + outputs + _NO_GRADIENTS + norms + _NO_NORMS + (_OPEN if open_gates else _NO_REST))
+    inputs, _alive = _inputs(call, x, h_0, c_0, 0, 0, 0)
+    outputs = interface.OUTPUTS.pack(output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
+    rest = interface.REST.pack(open_gates, 0)
+    code = lib.forward(interface.assemble(weights=weights, norms=norms, outputs=outputs, rest=rest, **inputs))
     if code:
         check(code, call.lengths, T)
     return output, cells, h_n, c_n, gates
 
 
-_NO_NOISE = [NOISE.pack(0, 0.0, 0.0, 0.0, 0, 0, direction) for direction in (0, 1)]
-_NO_MASKS, _NO_GRADIENTS, _NO_NORMS, _NO_REST = (bytes(piece.size) for piece in (MASKS, GRADIENTS, NORMS, REST))
-_OPEN = REST.pack(1, 0)
-
-
-def _inputs(
-    call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, weights: bytes, *d_strides: int
-) -> tuple[bytes, list[Any]]:
-    """A call from its start to its outputs, and the tensors that must live until it ends. States are contiguous."""
+def _inputs(call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, *d_strides: int) -> tuple[dict[str, bytes], list[Any]]:
+    """A call's sizes, masks and noise, and the tensors that must live until it ends. States are contiguous."""
     T, B, I = x.shape
     D, _, H = c_0.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
-    sizes = SIZES.pack(
-        VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1), *d_strides,
-        x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
-    )  # fmt: skip
+    pieces = {
+        "sizes": interface.SIZES.pack(
+            interface.VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1),
+            *d_strides, x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
+        )
+    }  # fmt: skip
     lengths, reset, noise = call.lengths, call.reset, call.noise
-    masks, random = _NO_MASKS, _NO_NOISE[call.first_direction]
     if lengths is not None or reset is not None:
         if lengths is not None:
             lengths = lengths.to("cpu", torch.int64).contiguous()
         if reset is not None:
             reset = reset.to("cpu", torch.bool).contiguous()
-        masks = MASKS.pack(0, _at(lengths), _at(reset))
-    if noise is not None:
-        rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
-        random = NOISE.pack(int(noise.seed), *rates, int(noise.training), noise.first_step, call.first_direction)
-    return sizes + weights + masks + random, [x, lengths, reset]
+        pieces["masks"] = interface.MASKS.pack(0, _at(lengths), _at(reset))
+    if noise is not None or call.first_direction:
+        random: tuple[Any, ...] = (0, 0.0, 0.0, 0.0, 0, 0)
+        if noise is not None:
+            rates = (noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell)
+            random = (int(noise.seed), *rates, int(noise.training), noise.first_step)
+        pieces["noise"] = interface.NOISE.pack(*random, call.first_direction)
+    return pieces, [x, lengths, reset]
 
 
 def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
@@ -250,22 +234,21 @@ def backward(
         strides = d_output.stride()
         strides = (strides[0], strides[1], c_0.shape[2]) if call.joined else strides[:3]
     weights, norms = weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, weights, *strides)
+    inputs, _alive = _inputs(call, x, h_0, c_0, *strides)
     d_x = lib.empty_like(x) if needs[0] else None
     d_h_0 = torch.empty_like(h_0) if needs[1] else None
     d_c_0 = torch.empty_like(c_0) if needs[2] else None
     d_flat = [lib.empty_like(p) for p in flat]
     d_cells, d_h_n, d_c_n = (None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n))
     d_weights, d_norms = addresses(call.fields, d_flat)
+    outputs = interface.OUTPUTS.pack(_at(output), _at(cells), gates.data_ptr(), 0, 0)
+    gradients = interface.GRADIENTS.pack(
+        _at(d_output), _at(d_cells), _at(d_h_n), _at(d_c_n), _at(d_x), _at(d_h_0), _at(d_c_0), *d_weights
+    )
     code = lib.backward(
-        inputs
-        + OUTPUTS.pack(_at(output), _at(cells), gates.data_ptr(), 0, 0)
-        + GRADIENTS.pack(
-            _at(d_output), _at(d_cells), _at(d_h_n), _at(d_c_n), _at(d_x), _at(d_h_0), _at(d_c_0), *d_weights
+        interface.assemble(
+            weights=weights, norms=norms, outputs=outputs, gradients=gradients, d_norms=d_norms, **inputs
         )
-        + norms
-        + d_norms
-        + _NO_REST
     )
     if code:
         check(code, call.lengths, x.shape[0])
