@@ -33,7 +33,9 @@ def test_readable(page, visit):
         )
         assert (ink > paper) == (scheme == "dark")
         letters = "rgb(228, 232, 236)" if scheme == "dark" else "rgb(29, 35, 41)"
-        assert tab.evaluate("document.querySelector('#history .xtitle').style.fill") == letters
+        drawn = "document.querySelector('#history .xtitle').style.fill"
+        tab.wait_for_function(f"letters => {drawn} == letters", arg=letters, timeout=10_000)
+        assert tab.evaluate(drawn) == letters
     assert seen.errors == []
     assert seen.requests == [f"file://{page}/index.html"]
 
