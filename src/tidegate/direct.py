@@ -9,7 +9,8 @@ L layers, D directions, T steps, B batch rows, I inputs, H hidden units.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +18,21 @@ from torch import Tensor
 from tidegate import ops
 from tidegate.ops import interface, native
 from tidegate.ops.interface import DTYPES
-from tidegate.ops.library import check, library
+from tidegate.ops.library import POOLED_BYTES, check, library
 from tidegate.state import State
 
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
+
+
+class Results(NamedTuple):
+    """What a call of T steps and B rows makes: tensors to be made alike, which is faster than from a shape."""
+
+    steps: int
+    rows: int
+    output: Tensor | None  # (T, B, D*H); None where it is large, and its memory the pool's
+    h_n: Tensor  # (L*D, B, H)
+    c_n: Tensor
 
 
 class Route:
@@ -36,6 +47,7 @@ class Route:
         self.code = DTYPES[self.dtype]
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
         self.layers, self.recorded = [], []
+        self.results: Results | None = None  # of the last call
         self.kept: list[list[Tensor]] = []  # packed weights of all layers that no call is using
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
@@ -55,6 +67,16 @@ class Route:
             made.append(self.empty((lib.kept_bytes(call),), torch.uint8))
             made[-1][:8].zero_()
         return made
+
+    def results_of(self, lstm: LSTM, steps: int, rows: int) -> Results:
+        """The results of calls of these sizes."""
+        shape = (steps, rows, lstm.hidden_size * lstm.directions)
+        state = (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
+        large = math.prod(shape) * self.dtype.itemsize >= POOLED_BYTES
+        output = None if large else torch.empty(shape, dtype=self.dtype)
+        h_n, c_n = torch.empty(state, dtype=self.dtype), torch.empty(state, dtype=self.cell_dtype)
+        self.results = Results(steps, rows, output, h_n, c_n)
+        return self.results
 
     def holds(self, lstm: LSTM) -> bool:
         """Are the parameters still those whose addresses were taken? Their values are read at each call."""
@@ -143,8 +165,10 @@ def _evaluated(
     """A call without gradients, for x (T, B, I) and weights that stay packed."""
     T, B, _ = x.shape
     H, D, dtype, cell_dtype = lstm.hidden_size, lstm.directions, route.dtype, route.cell_dtype
-    shape = (lstm.num_layers * D, B, H)
-    h_n, c_n = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=cell_dtype)
+    like = route.results
+    if like is None or like.rows != B or like.steps != T:
+        like = route.results_of(lstm, T, B)
+    h_n, c_n = torch.empty_like(like.h_n), torch.empty_like(like.c_n)
     at_h, at_c = (0, 0) if state is None else (state[0].data_ptr(), state[1].data_ptr())
     at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
@@ -157,7 +181,7 @@ def _evaluated(
     except IndexError:  # the first call, or one beside another
         kept = route.keep(lstm)
     for (weights, norms), packed in zip(route.layers, kept, strict=True):
-        output = route.empty((T, B, D * H), dtype)
+        output = route.empty((T, B, D * H), dtype) if like.output is None else torch.empty_like(like.output)
         sizes = interface.SIZES.pack(
             interface.VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
             x.data_ptr(), at_h, at_c,

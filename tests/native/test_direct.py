@@ -165,6 +165,30 @@ def test_second_derivatives_and_checkpoints_of_the_general_way():
 
 
 @torch.no_grad()
+def test_every_call_has_results_of_its_own():
+    """Of its own sizes, in memory of its own, whatever the call before was."""
+    lstm = made(num_layers=2)
+    alive = []
+    for steps, rows in [(T, B), (T, B), (T + 1, B), (T, B + 1), (3000, 5), (T, B)]:
+        x = torch.randn(steps, rows, I)
+        output, state = lstm(x)
+        expected, after = general(lstm, x)
+        for found, right in zip((output, *state), (expected, *after), strict=True):
+            assert torch.equal(found, right)
+            assert all(found.data_ptr() != other.data_ptr() for other in alive)
+        alive += [output, *state]
+
+
+def test_results_after_inference_mode_are_ordinary_tensors():
+    lstm, x = made(), torch.randn(T, B, I)
+    with torch.inference_mode():
+        lstm(x)
+    with torch.no_grad():
+        output, state = lstm(x)
+    assert not any(t.is_inference() for t in (output, *state))
+
+
+@torch.no_grad()
 def test_new_weights_are_read():
     lstm, x = made(), torch.randn(T, B, I)
     lstm(x)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
-_POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping
+POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping
 _NO_MEMORY = 2
 
 
@@ -80,7 +80,7 @@ class Library:
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor; a large one comes from memory that earlier calls have warmed."""
         size = math.prod(shape) * dtype.itemsize
-        if size < _POOLED_BYTES:
+        if size < POOLED_BYTES:
             return torch.empty(shape, dtype=dtype)
         address = self.pool_take(size)
         if not address:
@@ -97,7 +97,7 @@ class Library:
 
     def empty_like(self, given: Tensor) -> Tensor:
         """The same for a tensor's shape, dtype and strides: contiguous, or so with its first two dimensions swapped."""
-        if given.nbytes < _POOLED_BYTES:
+        if given.nbytes < POOLED_BYTES:
             return torch.empty_like(given)
         if given.is_contiguous():
             return self.empty(given.shape, given.dtype)
