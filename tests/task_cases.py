@@ -38,6 +38,31 @@ def verses(lines: int = 60, seed: int = 0) -> bytes:
     return "".join(" ".join(rng.choice(words, size=rng.integers(3, 8))) + ".\n" for _ in range(lines)).encode()
 
 
+def codes(data: bytes) -> np.ndarray:
+    """Bytes as a text model reads them."""
+    return np.frombuffer(data, np.uint8)
+
+
+def first_of_two(count: int = 80, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """Two bumps in the middle of silence, one up and one down; the class is which comes first."""
+    rng = np.random.default_rng(seed)
+    x, y = [], []
+    for n in range(count):
+        line = 0.05 * rng.normal(size=(int(rng.integers(8, 15)), 1))
+        a, b = np.sort(rng.choice(np.arange(1, len(line) - 1), 2, replace=False))
+        line[a], line[b] = (1, -1) if n % 2 else (-1, 1)
+        x.append(line.astype(np.float32))
+        y.append(n % 2)
+    return x, np.array(y)
+
+
+def next_token(count: int = 120, seed: int = 0) -> tuple[list[list[str]], list[list[str]]]:
+    """The label of each token is the token after it, and of the last "end": all of it lies in the future."""
+    rng = np.random.default_rng(seed)
+    tokens = [rng.choice(["a", "b", "c"], int(rng.integers(3, 12))).tolist() for _ in range(count)]
+    return tokens, [[*line[1:], "end"] for line in tokens]
+
+
 def waves(sequences: int = 40, seed: int = 0) -> pl.DataFrame:
     """Ragged sequences of two kinds: v rises in one and falls in the other; w is noise; p is a person."""
     rng = np.random.default_rng(seed)

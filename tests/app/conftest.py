@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from tables import SMALL, Result, hourly
+from task_cases import verses
 
+import tidegate as tg
 from tidegate.cli import main
 
 
@@ -64,3 +66,12 @@ def kept(tmp_path_factory) -> Path:
     out = ["--out", str(folder / "base")]
     main(["train", "forecast", str(folder / "good.csv"), "--target", "y", "--time", "t", *SMALL, *out])
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory) -> tg.TextModel:
+    """A small text model and its run, both to be read only."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_bytes(verses(300))
+    options = {"hidden_size": 8, "embedding_size": 4, "window": 20, "batch_size": 8, "epochs": 2, "cpu": True}
+    return tg.TextModel(**options).fit(folder / "a.txt", folder=folder / "run")

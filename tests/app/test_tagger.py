@@ -1,8 +1,7 @@
-"""The tagger: labels of steps from tables, two-column text and lists; spans, baselines, what the future is worth."""
+"""The tagger: what it learns, labels of steps from tables and lists, what the future is worth."""
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import replace
 
@@ -15,16 +14,15 @@ import torch.nn.functional as F
 from polars.testing import assert_frame_equal
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from task_cases import spoken
+from task_cases import next_token, spoken
 
 import tidegate as tg
-from tidegate.data.tagged import from_columns, from_lists, from_tagged_table
+from tidegate.data.tagged import from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.demos import written
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import Steps, Vocabulary
-from tidegate.tasks.tag_spans import scheme, span_scores, spans
 from tidegate.training import loop
 
 SMALL = {
@@ -32,13 +30,6 @@ SMALL = {
     "average": 0.5, "dropout": 0.0, "cpu": True,
 }  # fmt: skip
 TABLE = {"sequence": "s", "label": "kind", "token": "w", "feature": ["v"], "time": "t"}
-
-
-def next_token(count: int = 120, seed: int = 0) -> tuple[list[list[str]], list[list[str]]]:
-    """The label of each token is the token after it, and of the last "end": all of it lies in the future."""
-    rng = np.random.default_rng(seed)
-    tokens = [rng.choice(["a", "b", "c"], int(rng.integers(3, 12))).tolist() for _ in range(count)]
-    return tokens, [[*line[1:], "end"] for line in tokens]
 
 
 @pytest.fixture(scope="module")
@@ -173,55 +164,7 @@ def test_spelling_is_cut_by_bytes_and_an_empty_word_has_none():
     assert batch.letters[:2, where[0]].tolist() == list("é".encode())
 
 
-# --- spans -----------------------------------------------------------------------------------------------------
-
-
-def test_spans_by_hand():
-    iob = ["O", "B-PER", "I-PER", "O", "B-LOC", "B-LOC", "I-LOC", "I-PER", "O", "I-ORG"]
-    assert spans(iob) == [(1, 3, "PER"), (4, 5, "LOC"), (5, 7, "LOC"), (7, 8, "PER"), (9, 10, "ORG")]
-    iobes = ["S-PER", "B-LOC", "I-LOC", "E-LOC", "E-LOC", "O", "I-LOC", "E-LOC", "S-LOC"]
-    assert spans(iobes) == [(0, 1, "PER"), (1, 4, "LOC"), (4, 5, "LOC"), (6, 8, "LOC"), (8, 9, "LOC")]
-    assert spans(["B", "I", "I", "O", "B", "B"]) == [(0, 3, ""), (4, 5, ""), (5, 6, "")]
-    assert spans(["U-X", "L-X", "B-X", "L-X"]) == [(0, 1, "X"), (1, 2, "X"), (2, 4, "X")]
-    assert spans([]) == spans(["O"]) == []
-    assert scheme(["O", "B-PER", "I-PER"]) == "IOB"
-    assert scheme(["O", "S-PER", "B-PER"]) == "IOBES"
-    assert scheme(["B", "I"]) == "IOB"
-    for labels in (["O"], ["O", "A-PER"], ["noun", "verb"], [1, 2], ["B", "O"]):
-        assert scheme(labels) == ""
-
-
-def test_span_scores_by_hand():
-    """Two sequences: of three true spans one is found whole, one with a wrong end, one not; one more is said."""
-    classes = ["B-PER", "I-PER", "O"]
-    truth = [["B-PER", "I-PER", "O", "B-PER", "I-PER"], ["O", "B-PER", "O", "O"]]
-    said = [["B-PER", "I-PER", "O", "B-PER", "O"], ["O", "O", "O", "B-PER"]]
-    codes, named = (np.array([classes.index(t) for line in lines for t in line]) for lines in (truth, said))
-    offsets = np.array([0, 5, 9])
-    found = span_scores(named, codes, offsets, classes, 2)
-    assert found == pytest.approx({"span_precision": 1 / 3, "span_recall": 1 / 3, "span_f1": 1 / 3, "spans": 3})
-    codes[8] = -1  # the wrong one stands where nobody knows
-    found = span_scores(named, codes, offsets, classes, 2)
-    assert found == pytest.approx({"span_precision": 1 / 2, "span_recall": 1 / 3, "span_f1": 0.4, "spans": 3})
-    one = span_scores(named, codes, np.array([0, 9]), classes, 2)
-    assert one == found  # here no span crosses from one sequence to the next
-    crossing = span_scores(np.array([0, 1]), np.array([0, 1]), np.array([0, 1, 2]), classes, 2)
-    assert crossing["spans"] == 2
-    plain = span_scores(np.array([0, 1, 2, 1]), np.array([0, 2, 1, 1]), np.array([0, 4]), ["a", "b", "c"], 2)
-    assert plain == pytest.approx({"span_precision": 2 / 3, "span_recall": 2 / 3, "span_f1": 2 / 3, "spans": 3})
-    assert span_scores(np.array([2]), np.array([2]), np.array([0, 1]), ["a", "b", "c"], 2)["span_f1"] == 0
-
-
 # --- baselines -------------------------------------------------------------------------------------------------
-
-
-def test_the_most_frequent_tag_of_each_token_by_hand():
-    train = from_lists([["a", "a", "a", "b", "b", "c"]], [["x", "x", "y", "y", "x", None]])
-    predict = fit_baselines(train, train.codes(["x", "y"]), 2, None)["most frequent of each token"]
-    found = predict(from_lists([["b", "new", "a", "c"]]))
-    overall = np.array([3 / 5, 2 / 5])
-    expected = [[(1 + 0.6) / 3, (1 + 0.4) / 3], overall, [(2 + 0.6) / 4, (1 + 0.4) / 4], overall]
-    np.testing.assert_allclose(found, expected)
 
 
 def test_numbers_alone(model):
@@ -322,92 +265,6 @@ def test_columns_and_roles(model):
     with pytest.raises(DataError, match="label 'z' did not occur in training, where there were 'down', 'level', 'up'"):
         model.evaluate(odd)
     assert model.evaluate(pl.concat([table, other]))["test"]["sequences"] == 40 + len(model.untouched())
-
-
-# --- two-column text -------------------------------------------------------------------------------------------
-
-
-def test_two_column_text(run, tmp_path):
-    """Blanks or tabs, more columns than two, Windows' line ends, and blank lines wherever they stand."""
-    path = tmp_path / "a.conll"
-    path.write_bytes(
-        b"\xef\xbb\xbf\n\r\n EU NNP  I-NP B-ORG\r\nrejects VBZ I-VP O\r\n\r\n   \r\n\nBlackburn NNP I-NP B-PER"
-    )
-    data = from_columns(path)
-    assert [data.words[n] for n in data.tokens] == ["EU", "rejects", "Blackburn"]
-    assert data.tags.tolist() == ["B-ORG", "O", "B-PER"]
-    assert data.lengths.tolist() == [2, 1]
-    assert not data.named
-    path.write_text("New York\tB-LOC\n\t\nnow\t\nhere\tO\n\n\n")
-    data = from_columns(path)
-    assert [data.words[n] for n in data.tokens] == ["New York", "now", "here"]
-    assert data.tags.tolist() == ["B-LOC", None, "O"]
-    assert data.lengths.tolist() == [1, 2]
-    path.write_text("only\ntokens\n\nhere\n")
-    assert from_columns(path, labelled=False).lengths.tolist() == [2, 1]
-    for name, wrong, sentence in [
-        ("a.conll", b"", "a.conll is empty: it holds no tokens"),
-        ("a.txt", b" \n\t\n\r\n", "a.txt is empty: it holds no tokens"),
-        (
-            "a.tsv",
-            b"only\ntokens\n",
-            "line 1 holds 'only', one column; a line is a token and its label, separated by a",
-        ),
-        (
-            "a.conll",
-            b"a\tO\n\nb O\n",
-            "line 3 holds 'b O', one column; a line is a token and its label, separated by a tab",
-        ),
-        ("a.conll", b"a O\nb \xff\n", "line 2 is not UTF-8 text; save it as UTF-8"),
-        ("a.conll", b"a O\nb \0\n", "line 2 holds binary data"),
-        ("a.conll", b"a\t\nb\t\n", "no step has a label"),
-        ("a.conll", b"a O\nb O\n", "there is one label only, 'O'; two at least are needed"),
-        ("a.conll", b"a O\nb P\n", "there is a label of its own for each of 2 steps"),
-        ("b.conll", None, "no such file: "),
-    ]:
-        if wrong is not None:
-            (tmp_path / name).write_bytes(wrong)
-        result = run("train", "tag", tmp_path / name, "--out", tmp_path / "run")
-        assert result.code == 2
-        assert sentence in result.err
-        assert result.err.count("\n") == 1
-        assert not (tmp_path / "run").exists()
-
-
-def test_a_run_on_two_column_text(run, tmp_path):
-    tokens, tags = next_token(60)
-    (tmp_path / "a.txt").write_text(
-        "\n\n".join(
-            "\n".join(f"{w} x {t}" for w, t in zip(*both, strict=True)) for both in zip(tokens, tags, strict=True)
-        )
-    )
-    words = ["--epochs", "2", "--hidden-size", "8", "--batch-size", "8", "--out", tmp_path / "run"]
-    result = run("train", "tag", tmp_path / "a.txt", *words, "--compare", "one-way")
-    assert result.code == 0, result.err
-    assert "60 sequences of 3 to 11 steps" in result.err
-    assert "3 distinct tokens, 3 of them known, 4 labels" in result.err
-    for name in ("LSTM", "LSTM, one-way", "most frequent of each token"):
-        assert f"\n{name} " in result.out
-    assert (
-        "Span F1: the labels write no spans (B-, I-, O), so each step whose label is not the most common" in result.out
-    )
-    assert "What the future is worth: read forwards only, " in result.out
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["test"]["sequences"] == 12
-    assert (tmp_path / "run" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
-    assert "| most frequent of each token |" in (tmp_path / "run" / "README.md").read_text()
-    (tmp_path / "new.conll").write_text("a\nb\n\nc\n")
-    done = run("predict", tmp_path / "run", tmp_path / "new.conll", "-o", tmp_path / "t.csv")
-    assert "wrote 3 rows of tags" in done.out
-    found = pl.read_csv(tmp_path / "t.csv")
-    assert found.select("sequence", "token").rows() == [(1, "a"), (1, "b"), (2, "c")]
-    assert found.columns == ["sequence", "token", "tag", "probability"]
-    result = run("predict", tmp_path / "run", tmp_path / "t.csv", "-o", tmp_path / "u.csv")
-    assert "the model was trained without a table's columns; give two-column text (.conll, " in result.err
-    assert run("evaluate", tmp_path / "run").code == 0
-    made = tg.Tagger.load(tmp_path / "run")
-    listed = made.predict([["a", "b"], ["c"]])
-    assert [tag for part in listed for tag in part] == found["tag"].to_list()
 
 
 # --- lists -----------------------------------------------------------------------------------------------------

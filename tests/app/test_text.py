@@ -1,4 +1,4 @@
-"""Text models: bits by hand, n-grams that sum to one, streams read side by side, what is written, what is refused."""
+"""Text models: bits by hand, streams read side by side, what is read and what is refused."""
 
 from __future__ import annotations
 
@@ -9,34 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import needs_native
-from task_cases import verses
+from task_cases import codes, verses
 
 import tidegate as tg
 from tidegate.data.plain import characters, read_text
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.text_config import TextConfig
-from tidegate.tasks.text_generate import choices, sample_bytes
 from tidegate.tasks.text_job import TextJob, byte_bits
 from tidegate.tasks.text_network import TextNet
-from tidegate.tasks.text_ngrams import KneserNey, _discounted
-from tidegate.tasks.text_report import conditioned_xz, evaluate
+from tidegate.tasks.text_report import evaluate
 from tidegate.training.checkpoint import load_tensors
 from tidegate.training.loop import train
 
 SMALL = {"hidden_size": 8, "embedding_size": 4, "window": 20, "batch_size": 8, "epochs": 2, "cpu": True}
 TEXT = verses(300)
-
-
-def array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory) -> tg.TextModel:
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "a.txt").write_bytes(TEXT)
-    return tg.TextModel(**SMALL).fit(folder / "a.txt", folder=folder / "run")
 
 
 # --- the network -----------------------------------------------------------------------------------------------
@@ -90,8 +76,8 @@ def test_bits_by_hand():
     net = TextNet(6, 1, 4).eval()
     data = TEXT[:700]
     wanted = by_hand(net, data)
-    np.testing.assert_allclose(byte_bits(net, array(data), parallel=1), wanted, rtol=1e-5)
-    after = byte_bits(net, array(data[300:]), array(data[:300]), parallel=1)
+    np.testing.assert_allclose(byte_bits(net, codes(data), parallel=1), wanted, rtol=1e-5)
+    after = byte_bits(net, codes(data[300:]), codes(data[:300]), parallel=1)
     with torch.no_grad():
         scores, _ = net(torch.tensor(list(data))[:, None])
     nats = torch.nn.functional.cross_entropy(scores[299:-1, 0], torch.tensor(list(data[300:])), reduction="none")
@@ -101,7 +87,7 @@ def test_bits_by_hand():
 def test_scored_side_by_side_as_in_one_go():
     """With as much to read before each part as there is, the same; with little, nearly."""
     net = TextNet(6, 1, 4).eval()
-    data = array(TEXT[:4000])
+    data = codes(TEXT[:4000])
     whole = byte_bits(net, data, parallel=1)
     np.testing.assert_allclose(byte_bits(net, data, parallel=7, warm=250), whole, atol=1e-4)
     short = byte_bits(net, data, parallel=999, warm=2)
@@ -127,8 +113,8 @@ def test_a_line_a_row(fitted, tmp_path):
 def test_scores(fitted):
     """Bits per byte and per character, perplexity, and the part that they are of."""
     found = fitted.evaluate()
-    last = array(TEXT)[round(len(TEXT) * 0.95) :]
-    bits = byte_bits(fitted.model_, last, array(TEXT)[: -len(last)][-1024:]).sum()
+    last = codes(TEXT)[round(len(TEXT) * 0.95) :]
+    bits = byte_bits(fitted.model_, last, codes(TEXT)[: -len(last)][-1024:]).sum()
     own = found["models"]["LSTM"]
     assert found["test"] == {"bytes": len(last), "characters": characters(last)}
     assert characters(last) < len(last)
@@ -153,53 +139,6 @@ def test_another_text_is_scored_from_its_beginning(fitted):
     )
 
 
-# --- n-grams ---------------------------------------------------------------------------------------------------
-
-
-def test_ngrams_sum_to_one():
-    """After contexts seen and unseen, short and long, at every order."""
-    known = KneserNey(array(TEXT[:3000]), 6)
-    contexts = [b"", b"t", b"tide ", b"zzzzzz", TEXT[:9], TEXT[2990:3000], b"gate\x00mo", "é".encode()]
-    for context in contexts:
-        for order in range(1, 7):
-            p = known.distribution(array(context), order)
-            assert p.min() > 0
-            assert p.sum() == pytest.approx(1, abs=1e-12), (context, order)
-
-
-def test_bigrams_by_hand():
-    """The text a b a c, where every discount is the fallback's: 0.5, 1, 1.5."""
-    known = KneserNey(array(b"abac"), 2)
-    # Three kinds of pairs, ab, ba and ac: each letter has one before it, though a stands twice.
-    single = (1 - 0.5) / 3 + (3 * 0.5) / 3 / 256
-    after_a = {"a": 0.5 * single, "b": (1 - 0.5) / 2 + (0.5 + 0.5) / 2 * single, "c": 0.25 + 0.5 * single}
-    after_b = {"a": (1 - 0.5) / 1 + 0.5 * single, "b": 0.5 * single}
-    for context, wanted in ((b"a", after_a), (b"b", after_b), (b"xb", after_b)):
-        p = known.distribution(array(context), 2)
-        for letter, value in wanted.items():
-            assert p[ord(letter)] == pytest.approx(value, rel=1e-12)
-
-
-def test_discounts_from_counts_of_counts():
-    """Chen & Goodman 1999, equation 26: 8, 4, 2 and 1 grams seen once to four times; Y = 8 / 16."""
-    count = np.repeat([1, 2, 3, 4], [8, 4, 2, 1])
-    found = _discounted(count, np.zeros(15, np.int64), 1)
-    np.testing.assert_allclose(found.discount, [0, 1 - 2 * 0.5 * 4 / 8, 2 - 3 * 0.5 * 2 / 4, 3 - 4 * 0.5 * 1 / 2])
-    assert found.total[0] == count.sum()
-    assert found.left[0] == pytest.approx(8 * 0.5 + 4 * 1.25 + 3 * 2.0)
-
-
-def test_a_longer_context_pays():
-    """Bytes that only the one three before tells."""
-    rng = np.random.default_rng(0)
-    letters = rng.integers(97, 101, 3000).astype(np.uint8)
-    letters[3::4] = letters[0::4]
-    known = KneserNey(letters[:2800], 6)
-    bits = {n: one.mean() for n, one in known.bits(letters[2800:], letters[:2800]).items()}
-    assert bits[4] < bits[3] - 0.1
-    assert conditioned_xz(letters[:2800], letters[2800:]) > 0
-
-
 # --- streams ---------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +147,7 @@ def test_windows_in_order_carry_their_memory(monkeypatch):
     monkeypatch.setattr("tidegate.tasks.text_job.RESTART", 0.0)
     config = TextConfig.make(**SMALL)
     net = TextNet(6, 1, 4)
-    job = TextJob(net, array(TEXT[:3000]), array(TEXT[3000:3200]), config)
+    job = TextJob(net, codes(TEXT[:3000]), codes(TEXT[3000:3200]), config)
     batches = job.epoch(torch.Generator().manual_seed(1))
     text = torch.tensor(list(TEXT))
     for k, starts in enumerate(batches[:4]):
@@ -230,7 +169,7 @@ def test_windows_in_order_carry_their_memory(monkeypatch):
 
 def test_an_epoch_begins_with_an_empty_memory():
     net = TextNet(6, 1, 4)
-    job = TextJob(net, array(TEXT[:3000]), array(TEXT[3000:3200]), TextConfig.make(**SMALL))
+    job = TextJob(net, codes(TEXT[:3000]), codes(TEXT[3000:3200]), TextConfig.make(**SMALL))
     batches = job.epoch(torch.Generator().manual_seed(1))
     first = job.loss(net, batches[0], torch.device("cpu"))[0]
     for starts in batches[1:]:
@@ -250,7 +189,7 @@ def test_the_carried_memory_is_in_the_checkpoint(tmp_path, cell):
     def job() -> TextJob:
         torch.manual_seed(0)
         net = TextNet(8, 1, 4, output_dropout=0.1, cell=cell)
-        return TextJob(net, array(TEXT[:3000]), array(TEXT[3000:3200]), config)
+        return TextJob(net, codes(TEXT[:3000]), codes(TEXT[3000:3200]), config)
 
     whole = job()
     train(whole, config, tmp_path / "whole" if (tmp_path / "whole").mkdir() else tmp_path, progress=False)
@@ -274,138 +213,6 @@ def test_the_carried_memory_is_in_the_checkpoint(tmp_path, cell):
     train(again, config, tmp_path / "run", resume=True, progress=False)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-
-
-# --- writing ---------------------------------------------------------------------------------------------------
-
-
-def test_choices():
-    scores = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
-    np.testing.assert_allclose(choices(scores, 1.0, 1.0), [0.5, 0.3, 0.15, 0.05])
-    np.testing.assert_allclose(choices(scores, 0.5, 1.0), np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365)
-    np.testing.assert_allclose(choices(scores, 1.0, 0.6), [0.625, 0.375, 0, 0])
-    np.testing.assert_allclose(choices(scores, 1.0, 0.4), [1, 0, 0, 0])
-    np.testing.assert_allclose(choices(scores, 0.0, 1.0), [1, 0, 0, 0])
-
-
-def test_the_same_seed_writes_the_same(fitted):
-    def written(**options) -> str:
-        return "".join(fitted.generate("tide", 200, **options))
-
-    assert written(seed=1) == written(seed=1)
-    assert written(seed=1) != written(seed=2)
-    assert len(written()) == 200
-    assert written(temperature=0, seed=1) == written(temperature=0, seed=2)
-    assert len(set(written(temperature=0.5))) < len(set(written(temperature=2.0)))
-    assert "".join(fitted.generate("tide", 0)) == ""
-    assert "".join(fitted.generate(b"tide", np.int64(200))) == written()
-    assert len(written(seed=10**20)) == 200
-
-
-def test_each_byte_is_drawn_given_all_before_it():
-    """The most probable byte each time, by reading the whole text anew each time."""
-    net = TextNet(12, 1, 6).eval()
-    with torch.no_grad():
-        for p in net.parameters():
-            p.mul_(3)
-    text = list(b"tide")
-    stream = sample_bytes(net, b"tide", 0.0, 1.0, 0)
-    for _ in range(30):
-        with torch.no_grad():
-            scores, _ = net(torch.tensor(text)[:, None])
-        text.append(int(scores[-1, 0].argmax()))
-        assert next(stream) == text[-1]
-    assert len(set(text[4:])) > 3
-
-
-def test_what_is_drawn_follows_the_probabilities(fitted):
-    """The first byte, over many seeds, against the model's own distribution."""
-    with torch.no_grad():
-        scores, _ = fitted.model_(torch.tensor([[10]]))
-    p = choices(scores[0, 0].double().numpy(), 1.0, 0.9)
-    drawn = np.zeros(256)
-    for seed in range(600):
-        drawn[next(sample_bytes(fitted.model_, b"", 1.0, 0.9, seed))] += 1
-    assert not drawn[p == 0].any()
-    assert np.abs(drawn / 600 - p).max() < 0.08
-
-
-def test_characters_are_held_back_until_they_are_whole(fitted, monkeypatch):
-    data = "aé€😀".encode() + b"\xff" + b"b\xc3"
-    monkeypatch.setattr("tidegate.tasks.text_generate.sample_bytes", lambda *args: iter(data + b"zz"))
-    assert list(fitted.generate(length=7)) == ["a", "é", "€", "😀", "\ufffd", "b", "\ufffd"]
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"prompt": None}, "prompt is a str, or bytes; given None of type NoneType"),
-        ({"prompt": 5}, "prompt is a str, or bytes; given 5 of type int"),
-        ({"prompt": "\ud800"}, "prompt is text that UTF-8 can write"),
-        ({"length": -1}, "length is a number of characters"),
-        ({"length": 2.5}, "length is a whole number; given 2.5 of type float"),
-        ({"length": None}, "length is a whole number; given None"),
-        ({"temperature": "x"}, "temperature is a number; given 'x' of type str"),
-        ({"top_p": None}, "top_p is a number; given None"),
-        ({"seed": 1.0}, "seed is a whole number; given 1.0"),
-        ({"seed": True}, "seed is a whole number; given True"),
-        ({"temperature": -0.1}, "temperature is a number from 0"),
-        ({"temperature": math.nan}, "temperature is a number from 0"),
-        ({"top_p": 0}, "top_p is a share of the probability"),
-        ({"top_p": 1.1}, "top_p is a share of the probability"),
-        ({"seed": -1}, "seed is a whole number"),
-    ],
-)
-def test_what_cannot_be_sampled_by(fitted, options, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        fitted.generate(**options)
-
-
-def test_generate_command(fitted, run, command):
-    folder = fitted.folder_
-    shown = run("generate", folder, "--prompt", "tide é", "--length", "30", "--seed", "3")
-    assert shown.code == 0, shown
-    assert shown.out == "tide é" + "".join(fitted.generate("tide é", 30, seed=3)) + "\n"
-    assert run("generate", folder, "--top-p", "0").err.startswith("error: top_p is a share")
-    assert "--lenght" in run("generate", folder, "--lenght", "3").err
-
-
-@needs_native  # without them a line says so
-def test_a_closed_pipe_is_quiet(fitted):
-    import subprocess
-    import sys
-
-    words = [sys.executable, "-m", "tidegate", "generate", str(fitted.folder_), "--length", "1000000"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.read(10)
-        process.stdout.close()
-        said = process.stderr.read()
-        assert process.wait(30) != 0
-    assert said == b""
-
-
-@needs_native  # without them a line says so
-def test_ctrl_c_while_it_writes(fitted):
-    import signal
-    import subprocess
-    import sys
-
-    words = [sys.executable, "-m", "tidegate", "generate", str(fitted.folder_), "--length", "100000000"]
-    # Tests that run in the background of a shell ignore the signal, and so would what they start.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        signal.signal(signal.SIGINT, before)
-        assert process.stdout is not None
-        process.stdout.read(10)
-        process.send_signal(signal.SIGINT)
-        try:
-            said = process.communicate(timeout=30)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert said == b""
 
 
 # --- what is read ----------------------------------------------------------------------------------------------

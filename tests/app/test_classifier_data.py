@@ -1,0 +1,120 @@
+"""What a classifier learns from: tables, folders of them, text, arrays, and what of these cannot be used."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from task_cases import first_of_two, waves
+
+import tidegate as tg
+from tidegate.data.sequences import from_folder, from_table
+from tidegate.errors import ConfigError, DataError
+
+SMALL = {"hidden_size": 8, "epochs": 12, "batch_size": 8, "learning_rate": 0.03, "average": 0.5, "cpu": True}
+
+
+def test_columns_without_a_role():
+    data = from_table(waves(), sequence="s", label="kind")
+    assert data.columns == ["t", "v", "w"]
+    assert data.notes == ["left out columns that hold no numbers: p"]
+    with pytest.raises(DataError, match="--feature p: row 1 .* holds 'person 0' where a number belongs"):
+        from_table(waves(), sequence="s", label="kind", feature=["p"])
+    with pytest.raises(ConfigError, match="column 'v' is given as --label and as --feature; a column has one role"):
+        from_table(waves(), sequence="s", label="v", feature=["v"])
+    with pytest.raises(ConfigError, match="--sequence is needed"):
+        from_table(waves(), label="kind")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_folder_of_tables_is_the_same_as_one_table(tmp_path, suffix):
+    table = waves(24)
+    for (name, kind), part in table.group_by("s", "kind", maintain_order=True):
+        folder = tmp_path / kind
+        folder.mkdir(exist_ok=True)
+        part = part.select("t", "v", "w").sample(fraction=1, shuffle=True, seed=1)
+        part.write_csv(folder / f"{name}.csv") if suffix == ".csv" else part.write_parquet(folder / f"{name}.parquet")
+    made = tg.Classifier(**SMALL, time="t").fit(tmp_path)
+    data = made.training_data()
+    whole = from_table(table, sequence="s", label="kind", time="t", feature=["v", "w"])
+    where = {name: n for n, name in enumerate(whole.names)}
+    for n, name in enumerate(data.names):
+        kind, _, file = name.partition("/")
+        np.testing.assert_array_equal(data.one(n), whole.one(where[file.removesuffix(suffix)]))
+        assert data.labels[n] == kind
+    found = made.predict(tmp_path)
+    assert found.columns == ["file", "label", "probability", "p_down", "p_up"]
+    assert made.predict(tmp_path / "up")["file"].to_list() == sorted(p.name for p in (tmp_path / "up").iterdir())
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    with pytest.raises(DataError, match="holds no .csv, .tsv, .parquet, .pq, .txt files"):
+        from_folder(tmp_path)
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(DataError, match="holds files beside its folders; each label is a folder of its own"):
+        from_folder(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a.txt").rename(tmp_path / "a" / "a.txt")
+    (tmp_path / "a" / "b.csv").write_text("v\n1\n")
+    with pytest.raises(DataError, match="holds both text and tables"):
+        from_folder(tmp_path)
+    with pytest.raises(ConfigError, match="is a folder, whose files are the sequences; it does not go with --sequence"):
+        tg.Classifier(sequence="s").fit(tmp_path)
+
+
+def test_text(tmp_path):
+    """The word that decides may stand anywhere; bytes beyond ASCII, and an empty text."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abc é"), 5)) + ("no" if n % 2 else "on") + "abc" * (n % 3) for n in range(60)]
+    labels = ["refused" if n % 2 else "taken" for n in range(60)]
+    frame = pl.DataFrame({"say": texts, "what": labels})
+    frame.write_csv(tmp_path / "a.csv")
+    options = SMALL | {"epochs": 25, "dropout": 0.0}
+    made = tg.Classifier(**options, text="say", label="what").fit(tmp_path / "a.csv", folder=tmp_path / "run")
+    found = made.predict(pl.DataFrame({"say": [*texts, ""]}))
+    assert found.columns == ["row", "what", "probability", "p_refused", "p_taken"]
+    assert (found["what"][:60] == pl.Series(labels)).mean() > 0.9
+    assert "1 sequences are empty" in made.predict_notes_[0]
+    models = made.evaluate()["models"]
+    assert list(models) == ["LSTM", "majority", "logistic regression", "logistic regression, n-grams"]
+    assert models["logistic regression, n-grams"]["overall"]["accuracy"] > 0.7
+    other = tg.Classifier(**options, test=0.2).fit(texts, labels)
+    np.testing.assert_array_equal(other.predict_proba(texts), made.predict_proba(texts))
+    with pytest.raises(DataError, match="the model was trained on text; given numbers"):
+        other.predict([np.zeros((3, 2))])
+    with pytest.raises(ConfigError, match="--text makes each row a sequence; it does not go with"):
+        from_table(frame, text="say", sequence="what")
+
+
+def test_arrays_that_cannot_be_used():
+    x, y = first_of_two(20)
+    made = tg.Classifier(**SMALL | {"epochs": 1})
+    for wrong, labels, sentence in [
+        ([], [], "there are no sequences: the list is empty"),
+        (x, y[:5], r"labels are one a sequence; given \(5,\) for 20 sequences"),
+        ([*x[:19], np.zeros((4, 2))], y, r"sequence 19 has shape \(4, 2\), sequence 0 has"),
+        ([*x[:19], "text"], y, r"sequence 19 is not an array of numbers \(T, C\), nor text"),
+        ([*x[:19], np.array([[np.inf]])], y, "sequence 19 holds infinite values"),
+        (x, np.zeros(20), "there is one label only, '0.0'; two at least are needed"),
+    ]:
+        with pytest.raises(DataError, match=sentence):
+            made.fit(wrong, labels)
+    with pytest.raises(ConfigError, match="a list of arrays needs its labels"):
+        made.fit(x)
+    with pytest.raises(ConfigError, match="y and groups go with a list of arrays"):
+        made.fit(waves(), y)
+    made.fit(x, y)
+    with pytest.raises(DataError, match=r"trained on arrays \(T, 1\); given \(T, 2\)"):
+        made.predict([np.zeros((4, 2))])
+    with pytest.raises(DataError, match="label 6 did not occur in training, where there were 0, 1"):
+        made.evaluate(x, y + 6)
+
+
+def test_sequences_without_steps_alone_or_beside_others():
+    x, y = first_of_two(20)
+    made = tg.Classifier(**SMALL | {"epochs": 1}).fit(x, y)
+    empty = np.zeros((0, 1))
+    np.testing.assert_allclose(made.predict_proba([empty]), made.predict_proba([empty, x[0]])[:1], rtol=1e-6)
+    np.testing.assert_array_equal(made.predict([empty, empty]), made.predict([empty, x[0], empty])[[0, 2]])
+    made.fit(["tide in", "tide out"] * 10, y)
+    np.testing.assert_allclose(made.predict_proba([""]), made.predict_proba(["", "tide"])[:1], rtol=1e-6)
