@@ -90,7 +90,7 @@ struct Backward {
   template <int W>
   TG_INLINE void expect(int64_t row, int64_t vector) const {
     const int64_t unit = vector * N;
-    for (int g = 0; g < 4; ++g) prefetch<W>(rows.gates[row] + g * z.PU + unit);
+    for (int g = 0; g < 4; ++g) prefetch<W, 0, 0>(rows.gates[row] + g * z.PU + unit);  // read this once
     prefetch<W>(rows.c_old[row] + unit);
     prefetch<W>(rows.c_new[row] + unit);
     if (rows.d_output[row]) prefetch<W>(rows.d_output[row] + unit);

@@ -35,14 +35,14 @@ TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, in
     for (int v = 0; v < V; ++v) store(to + r * stride + v * Types<S>::N, acc[r][v]);
 }
 
-// V vectors at p will soon be read, or written. The empty statement is an effect: GCC may take a function that does
+// V vectors at p will soon be read, or written, and need not stay near if KEEP is 0. The empty statement is an effect: GCC may take a function that does
 // nothing but prefetch for one that does nothing, and drop its calls.
-template <int V, int WRITE = 0, class S>
+template <int V, int WRITE = 0, int KEEP = 3, class S>
 TG_INLINE void prefetch(const S* p) {
   asm volatile("");
   constexpr int LINE = 64 / sizeof(S);
 #pragma GCC unroll 4
-  for (int n = 0; n < V * Types<S>::N; n += LINE) __builtin_prefetch(p + n, WRITE);
+  for (int n = 0; n < V * Types<S>::N; n += LINE) __builtin_prefetch(p + n, WRITE, KEEP);
 }
 
 // One k (a pair of k in bfloat16): acc[r][v] += a_r * w[v], where a(r) yields row r's operand.

@@ -9,7 +9,6 @@ L layers, D directions, T steps, B batch rows, I inputs, H hidden units.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,14 +24,13 @@ if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
 
-class Results(NamedTuple):
-    """What a call of T steps and B rows makes: tensors to be made alike, which is faster than from a shape."""
+class Rows(NamedTuple):
+    """What calls of B rows share."""
 
-    steps: int
-    rows: int
-    output: Tensor | None  # (T, B, D*H); None where it is large, and its memory the pool's
-    h_n: Tensor  # (L*D, B, H)
-    c_n: Tensor
+    batch: int
+    h: Tensor  # (L*D, B, H) zeros, which nobody writes to
+    c: Tensor
+    recorded: list[tuple[native.Call, list[Tensor]]]  # of each layer, for calls with gradients
 
 
 class Route:
@@ -47,12 +45,14 @@ class Route:
         self.code = DTYPES[self.dtype]
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
         self.layers, self.recorded = [], []
-        self.results: Results | None = None  # of the last call
+        self.rows: Rows | None = None  # as many as the last call had
+        self.output: tuple[tuple[int, int], Tensor | None] = (0, 0), None  # steps and rows, and a tensor of that size
         self.kept: list[list[Tensor]] = []  # packed weights of all layers that no call is using
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
             pieces = native.weight_pieces(fields, flat)
-            self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces), flat))
+            width = native.gate_width(fields, self.dtype, lstm.hidden_size)
+            self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces, width=width), flat))
             self.layers.append(pieces)
 
     def keep(self, lstm: LSTM) -> list[Tensor]:
@@ -68,15 +68,26 @@ class Route:
             made[-1][:8].zero_()
         return made
 
-    def results_of(self, lstm: LSTM, steps: int, rows: int) -> Results:
-        """The results of calls of these sizes."""
-        shape = (steps, rows, lstm.hidden_size * lstm.directions)
-        state = (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
-        large = math.prod(shape) * self.dtype.itemsize >= POOLED_BYTES
-        output = None if large else torch.empty(shape, dtype=self.dtype)
-        h_n, c_n = torch.empty(state, dtype=self.dtype), torch.empty(state, dtype=self.cell_dtype)
-        self.results = Results(steps, rows, output, h_n, c_n)
-        return self.results
+    def of(self, lstm: LSTM, rows: int) -> Rows:
+        """What calls of so many rows share; made anew where the last one had others."""
+        if self.rows is not None and self.rows.batch == rows:
+            return self.rows
+        D, shape = lstm.directions, (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
+        with torch.inference_mode(False):
+            h, c = torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.cell_dtype)
+            zeros = h[:D], c[:D]
+        recorded = [(call._replace(zeros=zeros), flat) for call, flat in self.recorded]
+        self.rows = Rows(rows, h, c, recorded)
+        return self.rows
+
+    def new_output(self, steps: int, rows: int, width: int) -> Tensor:
+        """An output (T, B, D*H): a small one like the last, which takes half the time that a shape takes."""
+        size, like = self.output
+        if size != (steps, rows):
+            large = steps * rows * width * self.dtype.itemsize >= POOLED_BYTES
+            like = None if large else torch.empty((steps, rows, width), dtype=self.dtype)
+            self.output = (steps, rows), like
+        return self.empty((steps, rows, width), self.dtype) if like is None else torch.empty_like(like)
 
     def holds(self, lstm: LSTM) -> bool:
         """Are the parameters still those whose addresses were taken? Their values are read at each call."""
@@ -143,10 +154,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     ):
         if lstm.checkpoint_every is not None:
             return None
-        if state is None:
-            h = torch.zeros(shape, dtype=dtype)
-            state = h, h if route.cell_dtype is dtype else torch.zeros(shape, dtype=route.cell_dtype)
-        return _recorded(lstm, route, x, *state, lengths, reset)
+        return _recorded(lstm, route, x, state, lengths, reset)
     return _evaluated(lstm, route, x, state, lengths, reset)
 
 
@@ -165,10 +173,8 @@ def _evaluated(
     """A call without gradients, for x (T, B, I) and weights that stay packed."""
     T, B, _ = x.shape
     H, D, dtype, cell_dtype = lstm.hidden_size, lstm.directions, route.dtype, route.cell_dtype
-    like = route.results
-    if like is None or like.rows != B or like.steps != T:
-        like = route.results_of(lstm, T, B)
-    h_n, c_n = torch.empty_like(like.h_n), torch.empty_like(like.c_n)
+    like = route.of(lstm, B)
+    h_n, c_n = torch.empty_like(like.h), torch.empty_like(like.c)
     at_h, at_c = (0, 0) if state is None else (state[0].data_ptr(), state[1].data_ptr())
     at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
     threads = torch.get_num_threads()
@@ -181,7 +187,7 @@ def _evaluated(
     except IndexError:  # the first call, or one beside another
         kept = route.keep(lstm)
     for (weights, norms), packed in zip(route.layers, kept, strict=True):
-        output = route.empty((T, B, D * H), dtype) if like.output is None else torch.empty_like(like.output)
+        output = route.new_output(T, B, D * H)
         sizes = interface.SIZES.pack(
             interface.VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
             x.data_ptr(), at_h, at_c,
@@ -201,17 +207,22 @@ def _evaluated(
 
 
 def _recorded(
-    lstm: LSTM, route: Route, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None, reset: Tensor | None
+    lstm: LSTM,
+    route: Route,
+    x: Tensor,
+    state: tuple[Tensor, Tensor] | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
 ) -> tuple[Tensor, State]:
     """A call with what autograd needs."""
-    before = [(h, c)]
-    if lstm.num_layers > 1:
-        before = list(zip(h.split(lstm.directions), c.split(lstm.directions), strict=True))
+    before: list[Any] = [state or (None, None)] * lstm.num_layers
+    if state is not None and lstm.num_layers > 1:
+        before = list(zip(*[memory.split(lstm.directions) for memory in state], strict=True))
     states = []
-    for (call, flat), memories in zip(route.recorded, before, strict=True):
+    for (call, flat), memories in zip(route.of(lstm, x.shape[1]).recorded, before, strict=True):
         if lengths is not None or reset is not None:
             call = call._replace(lengths=lengths, reset=reset)
-        x, _, *after = native.differentiable(call, False, x, *memories, *flat)
+        x, _, *after = native.differentiable_plain(call, False, x, *memories, *flat)
         states.append(after)
     h_n, c_n = states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))
     return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)

@@ -188,6 +188,29 @@ def test_results_after_inference_mode_are_ordinary_tensors():
     assert not any(t.is_inference() for t in (output, *state))
 
 
+def test_the_number_of_rows_may_change_between_a_call_and_its_backward_pass():
+    lstm = made(num_layers=2, bidirectional=True)
+    calls = []
+    for rows in (B, B + 2, B):
+        x = torch.randn(T, rows, I, requires_grad=True)
+        calls.append((x, lstm(x)[0].square().sum()))
+    for x, loss in calls:
+        [found] = torch.autograd.grad(loss, x)
+        [right] = torch.autograd.grad(general(lstm, x)[0].square().sum(), x)
+        assert torch.equal(found, right)
+
+
+def test_a_layer_first_used_in_inference_mode_is_differentiated_twice():
+    """The zeros that its memories begin with must not be of that mode."""
+    lstm, x = made(), torch.randn(T, B, I, requires_grad=True)
+    with torch.inference_mode():
+        lstm(x)
+    [first] = torch.autograd.grad(lstm(x)[0].square().sum(), x, create_graph=True)
+    [second] = torch.autograd.grad(first.square().sum(), x)
+    [first] = torch.autograd.grad(general(lstm, x)[0].square().sum(), x, create_graph=True)
+    torch.testing.assert_close(second, torch.autograd.grad(first.square().sum(), x)[0])
+
+
 @torch.no_grad()
 def test_new_weights_are_read():
     lstm, x = made(), torch.randn(T, B, I)

@@ -67,7 +67,18 @@ class Call(NamedTuple):
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
     joined: bool = False  # the output, and its gradient, is (T, B, D * H)
-    pieces: tuple[bytes, bytes] | None = None  # `weight_pieces` of a forward pass, where these are known to hold
+    # Where known beforehand: `weight_pieces` and `gate_width` of a forward pass, and the empty memories (D, B, H) of a
+    # call that is given none.
+    pieces: tuple[bytes, bytes] | None = None
+    width: int | None = None
+    zeros: tuple[Tensor, Tensor] | None = None
+
+    def begins(self, h_0: Tensor | None, c_0: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The memories that the call begins with."""
+        if h_0 is not None and c_0 is not None:
+            return h_0, c_0
+        assert self.zeros is not None
+        return self.zeros
 
     def weights(self, flat: Sequence[Tensor]) -> list[LSTMWeights]:
         given: Any = iter(flat)
@@ -102,6 +113,12 @@ def addresses(fields: Fields, flat: Sequence[Tensor]) -> tuple[list[int], bytes]
     return [at[k] for k in weights], interface.NORMS.pack(*[at[k] for k in norms])
 
 
+def gate_width(fields: Fields, dtype: torch.dtype, H: int, open_gates: bool = False) -> int:
+    """Numbers that a call saves of each step, row and direction, beside its output and cells."""
+    norm = places(fields)[1][0] >= 0
+    return _library().gate_width(DTYPES[dtype], H, norm and not open_gates)
+
+
 def weight_pieces(fields: Fields, flat: Sequence[Tensor]) -> tuple[bytes, bytes]:
     """A call's pieces of contiguous weights and of norms."""
     weights, norms = addresses(fields, flat)
@@ -133,8 +150,8 @@ def lstm_sequence(
 def forward(
     call: Call,
     x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
     flat: Sequence[Tensor],
     *,
     save: bool,
@@ -145,29 +162,31 @@ def forward(
 
     That is the activated gates (with layer norm the normalised products), or the memories that
     ``call.checkpoint_every`` keeps. With ``open_gates`` it is for ``lstm_trace`` and no backward pass: the
-    activated gates of any layer, in the accumulators' type.
+    activated gates of any layer, in the accumulators' type. Without ``h_0`` and ``c_0`` the memories begin as
+    ``call.zeros``.
     """
+    h, c = call.begins(h_0, c_0)
     if save and call.checkpoint_every is not None:
-        return checkpoint.native_forward(call, x, h_0, c_0, flat, need_cells=need_cells)
+        return checkpoint.native_forward(call, x, h, c, flat, need_cells=need_cells)
     lib = _library()
     T, B, _ = x.shape
-    D, _, H = c_0.shape
-    dtype, accumulator = x.dtype, c_0.dtype
+    D, _, H = c.shape
+    dtype, accumulator = x.dtype, c.dtype
     output = lib.empty((T, B, D * H) if call.joined else (T, B, D, H), dtype)
     cells = None
     if save or need_cells:
         cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
     gates = None
     if save:
-        norm = places(call.fields)[1][0] >= 0
-        width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
+        width = call.width or gate_width(call.fields, dtype, H, open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
-    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
-    h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
+    if h_0 is not None:
+        h_0, c_0 = h, c = h.contiguous(), c.contiguous()
+    h_n, c_n = torch.empty_like(h), torch.empty_like(c)
     if call.pieces is None:
         flat = _contiguous(flat)
     weights, norms = call.pieces or weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, 0, 0, 0)
+    inputs, _alive = _inputs(call, x, h_0, c_0, D, H, 0, 0, 0)
     outputs = interface.OUTPUTS.pack(output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
     rest = interface.REST.pack(open_gates, 0)
     code = lib.forward(interface.assemble(weights=weights, norms=norms, outputs=outputs, rest=rest, **inputs))
@@ -176,16 +195,17 @@ def forward(
     return output, cells, h_n, c_n, gates
 
 
-def _inputs(call: Call, x: Tensor, h_0: Tensor, c_0: Tensor, *d_strides: int) -> tuple[dict[str, bytes], list[Any]]:
+def _inputs(
+    call: Call, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, D: int, H: int, *d_strides: int
+) -> tuple[dict[str, bytes], list[Any]]:
     """A call's sizes, masks and noise, and the tensors that must live until it ends. States are contiguous."""
     T, B, I = x.shape
-    D, _, H = c_0.shape
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
     pieces = {
         "sizes": interface.SIZES.pack(
             interface.VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1),
-            *d_strides, x.data_ptr(), h_0.data_ptr(), c_0.data_ptr(),
+            *d_strides, x.data_ptr(), _at(h_0), _at(c_0),
         )
     }  # fmt: skip
     lengths, reset, noise = call.lengths, call.reset, call.noise
@@ -211,8 +231,8 @@ def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
 def backward(
     call: Call,
     x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
     flat: Sequence[Tensor],
     saved: tuple[Tensor | None, Tensor | None, Tensor],
     grads: Sequence[Tensor | None],
@@ -221,23 +241,27 @@ def backward(
     """Gradients of x, h_0, c_0, as far as ``needs`` asks, and all weights from those of output, cells, h_n and c_n."""
     output, cells, gates = saved
     if call.checkpoint_every is not None:
-        return checkpoint.native_backward(call, x, h_0, c_0, flat, gates, grads, needs[0])
+        return checkpoint.native_backward(call, x, *call.begins(h_0, c_0), flat, gates, grads, needs[0])
     lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
-    h_0, c_0, flat = h_0.contiguous(), c_0.contiguous(), _contiguous(flat)
+    flat = _contiguous(flat)
+    h, c = call.begins(h_0, c_0)
+    if h_0 is not None:
+        h_0, c_0 = h, c = h.contiguous(), c.contiguous()
+    D, _, H = c.shape
     d_output, d_cells, d_h_n, d_c_n = grads
     strides: Any = (0, 0, 0)
     if d_output is not None:
         if d_output.stride(-1) != 1 and d_output.shape[-1] > 1:
             d_output = d_output.contiguous()
         strides = d_output.stride()
-        strides = (strides[0], strides[1], c_0.shape[2]) if call.joined else strides[:3]
+        strides = (strides[0], strides[1], H) if call.joined else strides[:3]
     weights, norms = weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, *strides)
+    inputs, _alive = _inputs(call, x, h_0, c_0, D, H, *strides)
     d_x = lib.empty_like(x) if needs[0] else None
-    d_h_0 = torch.empty_like(h_0) if needs[1] else None
-    d_c_0 = torch.empty_like(c_0) if needs[2] else None
+    d_h_0 = torch.empty_like(h) if needs[1] else None
+    d_c_0 = torch.empty_like(c) if needs[2] else None
     d_flat = [lib.empty_like(p) for p in flat]
     d_cells, d_h_n, d_c_n = (None if g is None else g.contiguous() for g in (d_cells, d_h_n, d_c_n))
     d_weights, d_norms = addresses(call.fields, d_flat)
@@ -274,15 +298,19 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx, *grads):
         output, cells, gates, x, h_0, c_0, _, _, *flat = ctx.saved_tensors
         if transformed() or any(g is not None and _wrapped(g) for g in grads):
-            return None, None, *by_reference(ctx.call, (x, h_0, c_0, *flat), grads)
+            found = by_reference(ctx.call, (x, *ctx.call.begins(h_0, c_0), *flat), grads)
+            return None, None, *(found if h_0 is not None else (found[0], None, None, *found[3:]))
         needs = ctx.needs_input_grad[2:5]
         if torch.is_grad_enabled():
+            h_0, c_0 = ctx.call.begins(h_0, c_0)
             saved = (None if output is None else output.detach(), None if cells is None else cells.detach(), gates)
             return None, None, *_Gradient.apply(ctx.call, saved, needs, x, h_0, c_0, *grads, *flat)
         return None, None, *backward(ctx.call, x, h_0, c_0, flat, (output, cells, gates), grads, needs)
 
 
 differentiable = _Sequence.apply
+# The same without what only function transforms need, for calls outside of them.
+differentiable_plain = super(torch.autograd.Function, _Sequence).apply
 
 
 class _Gradient(torch.autograd.Function):
