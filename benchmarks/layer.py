@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import torch
@@ -34,7 +33,8 @@ def main() -> None:
         parser.error(f"unknown peer {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     torch.set_num_threads(arguments.threads)
     found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 8.0)
-    found["command"] = shlex.join(["python", "-m", "benchmarks.layer", *sys.argv[1:]])
+    measured = ["--quick"] * arguments.quick + ["--loops"] * arguments.loops  # where it is written does not matter
+    found["command"] = shlex.join(["python", "-m", "benchmarks.layer", "--peer", arguments.peer, *measured])
     if arguments.loops:
         found["loops"] = loops.run()
     if arguments.json:
