@@ -51,8 +51,7 @@ class Route:
         for layer in range(lstm.num_layers):
             fields, flat = native.flatten(lstm.weights(layer))
             pieces = native.weight_pieces(fields, flat)
-            width = native.gate_width(fields, self.dtype, lstm.hidden_size)
-            self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces, width=width), flat))
+            self.recorded.append((native.Call(None, None, None, fields, joined=True, pieces=pieces), flat))
             self.layers.append(pieces)
 
     def keep(self, lstm: LSTM) -> list[Tensor]:
@@ -70,15 +69,16 @@ class Route:
 
     def of(self, lstm: LSTM, rows: int) -> Rows:
         """What calls of so many rows share; made anew where the last one had others."""
-        if self.rows is not None and self.rows.batch == rows:
-            return self.rows
+        known = self.rows  # once, as other threads may change it
+        if known is not None and known.batch == rows:
+            return known
         D, shape = lstm.directions, (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
         with torch.inference_mode(False):
             h, c = torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.cell_dtype)
             zeros = h[:D], c[:D]
         recorded = [(call._replace(zeros=zeros), flat) for call, flat in self.recorded]
-        self.rows = Rows(rows, h, c, recorded)
-        return self.rows
+        self.rows = made = Rows(rows, h, c, recorded)
+        return made
 
     def new_output(self, steps: int, rows: int, width: int) -> Tensor:
         """An output (T, B, D*H): a small one like the last, which takes half the time that a shape takes."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,13 @@ def test_a_fork_runs_on_one_thread_and_does_not_hang(threads):
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_several_python_threads_at_once(threads):
+def test_several_python_threads_at_once(threads, request):
+    """Which take turns as often as they can, with calls of other sizes each."""
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
     torch.set_num_threads(2)
     layer = tg.LSTM(6, 30, num_layers=2)
-    inputs = [torch.randn(20, 1 + n % 5, 6) for n in range(24)]
+    inputs = [torch.randn(20 + n % 2, 1 + n % 5, 6) for n in range(24)]
     step = lambda x: layer.step(x[0])[0]  # noqa: E731
 
     def both(x):
@@ -69,7 +73,7 @@ def test_several_python_threads_at_once(threads):
 
     expected = [both(x) for x in inputs]
     with ThreadPoolExecutor(6) as pool:
-        for found, want in zip(pool.map(both, inputs * 4), expected * 4, strict=True):
+        for found, want in zip(pool.map(both, inputs * 12), expected * 12, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
 
 

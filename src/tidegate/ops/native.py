@@ -67,10 +67,8 @@ class Call(NamedTuple):
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
     joined: bool = False  # the output, and its gradient, is (T, B, D * H)
-    # Where known beforehand: `weight_pieces` and `gate_width` of a forward pass, and the empty memories (D, B, H) of a
-    # call that is given none.
+    # Where known beforehand: `weight_pieces` of a forward pass, and the empty memories (D, B, H) of a call given none.
     pieces: tuple[bytes, bytes] | None = None
-    width: int | None = None
     zeros: tuple[Tensor, Tensor] | None = None
 
     def begins(self, h_0: Tensor | None, c_0: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -111,12 +109,6 @@ def addresses(fields: Fields, flat: Sequence[Tensor]) -> tuple[list[int], bytes]
     at.append(0)  # for place -1
     weights, norms = places(fields)
     return [at[k] for k in weights], interface.NORMS.pack(*[at[k] for k in norms])
-
-
-def gate_width(fields: Fields, dtype: torch.dtype, H: int, open_gates: bool = False) -> int:
-    """Numbers that a call saves of each step, row and direction, beside its output and cells."""
-    norm = places(fields)[1][0] >= 0
-    return _library().gate_width(DTYPES[dtype], H, norm and not open_gates)
 
 
 def weight_pieces(fields: Fields, flat: Sequence[Tensor]) -> tuple[bytes, bytes]:
@@ -178,7 +170,8 @@ def forward(
         cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
     gates = None
     if save:
-        width = call.width or gate_width(call.fields, dtype, H, open_gates)
+        norm = places(call.fields)[1][0] >= 0
+        width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
     if h_0 is not None:
         h_0, c_0 = h, c = h.contiguous(), c.contiguous()
