@@ -22,14 +22,15 @@ int64_t packed_bytes(const tg_lstm& p) {
   return weight_bytes<S>(p) + 64;
 }
 
-// Words spread over an array; whoever rewrites it as a whole changes one of them.
-uint64_t sample(uint64_t sum, const void* data, int64_t bytes) {
-  constexpr int64_t WORDS = 8;
-  if (!data || bytes < 2) return sum * 31 + 7;
-  const int64_t step = bytes / 2 / WORDS > 0 ? bytes / 2 / WORDS : 1;
-  for (int64_t n = 0; n < bytes / 2; n += step) {
-    uint16_t word;
-    std::memcpy(&word, static_cast<const char*>(data) + 2 * n, 2);
+// Numbers spread over an array; whoever rewrites it as a whole changes one of them.
+template <class S>
+uint64_t sample(uint64_t sum, const void* data, int64_t count) {
+  constexpr int64_t NUMBERS = 8;
+  if (!data || count < 1) return sum * 31 + 7;
+  const int64_t step = count / NUMBERS > 0 ? count / NUMBERS : 1;
+  for (int64_t n = 0; n < count; n += step) {
+    uint64_t word = 0;
+    std::memcpy(&word, static_cast<const S*>(data) + n, sizeof(S));
     sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
     sum ^= sum >> 31;
   }
@@ -39,17 +40,17 @@ uint64_t sample(uint64_t sum, const void* data, int64_t bytes) {
 template <class S>
 uint64_t fingerprint(const tg_lstm& p) {
   uint64_t sum = (uint64_t)VECTOR_BYTES * 4 + (uint64_t)p.dtype;
-  const int64_t gates = 4 * p.H * (int64_t)sizeof(S);
+  const int64_t gates = 4 * p.H;
   for (int d = 0; d < p.D; ++d) {
-    sum = sample(sum, p.w_ih[d], gates * p.I);
-    sum = sample(sum, p.w_hh[d], gates * p.H);
-    sum = sample(sum, p.b_ih[d], gates);
-    sum = sample(sum, p.b_hh[d], gates);
-    sum = sample(sum, p.w_ch[d], 3 * p.H * (int64_t)sizeof(S));
+    sum = sample<S>(sum, p.w_ih[d], gates * p.I);
+    sum = sample<S>(sum, p.w_hh[d], gates * p.H);
+    sum = sample<S>(sum, p.b_ih[d], gates);
+    sum = sample<S>(sum, p.b_hh[d], gates);
+    sum = sample<S>(sum, p.w_ch[d], 3 * p.H);
     if (!p.norm_ih[d]) continue;
-    sum = sample(sum, p.norm_ih[d], gates);
-    sum = sample(sum, p.norm_hh[d], gates);
-    sum = sample(sum, p.norm_c[d], gates / 2);
+    sum = sample<S>(sum, p.norm_ih[d], gates);
+    sum = sample<S>(sum, p.norm_hh[d], gates);
+    sum = sample<S>(sum, p.norm_c[d], gates / 2);
   }
   return sum;
 }

@@ -126,7 +126,8 @@ def train_model(
         model.fit(data, folder=folder, resume=resume, progress=True)
     except KeyboardInterrupt:
         if (folder / "config.toml").is_file():
-            said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
+            again = ["tidegate", "train", model.task, "--resume", "--out", str(folder)]
+            said = f"interrupted; go on with: {shlex.join([*again, *(w for c in compare for w in ('--compare', c))])}"
             err.print(escape(said), highlight=False, soft_wrap=True)
         raise
     report(model, folder, None, compare)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from tables import SMALL, Result, files, hourly
 from task_cases import waves
 
 from tidegate.tasks import backtest
-from tidegate.training import progress
+from tidegate.training import loop, progress
 from tidegate.training.checkpoint import load_tensors, save_tensors
 
 OF_TABLE = ["--target", "y", "--time", "t"]
@@ -185,6 +187,17 @@ def _codes(table: pl.DataFrame) -> np.ndarray:
     """Rows of each series on end, in the order of the table; between series time goes on."""
     parts = [table.filter(s=s)["t"].str.to_datetime().dt.epoch("s").to_numpy() for s in table["s"].unique()]
     return np.concatenate([part + k * 10**9 for k, part in enumerate(parts)])
+
+
+def test_what_is_told_after_an_interruption_names_the_comparisons(kept, run, tmp_path, monkeypatch):
+    """Else going on as told would leave them out."""
+    step = loop._step
+    monkeypatch.setattr(loop, "_step", lambda *words: (os.kill(os.getpid(), signal.SIGINT), step(*words))[1])
+    words = [*OF_TABLE, *SMALL, "--compare", "rnn", "--out", tmp_path / "run"]
+    result = run("train", "forecast", kept / "good.csv", *words)
+    assert result.code == 130
+    told = shlex.split(result.err.strip().splitlines()[-1])
+    assert told[-5:] == ["--resume", "--out", str(tmp_path / "run"), "--compare", "rnn"]
 
 
 def test_a_loss_that_is_not_finite_stops(run, kept, tmp_path):

@@ -257,6 +257,27 @@ def test_nan_and_infinity_pass_as_in_the_reference(isa, value, norm):
         torch.testing.assert_close(got, want, equal_nan=True)
 
 
+@pytest.mark.parametrize("units", [3, 18, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_infinity_spoils_no_more_gradients_than_in_the_reference(isa, dtype, units):
+    """Where units do not fill a vector, the lanes beside them hold 0 times infinity."""
+    layer = Layer(6, 3, 2, units, dtype=dtype)
+    with torch.no_grad():
+        layer.x[2, 1, 0] = float("inf")
+    inputs = [layer.x, layer.h, layer.c, *[p for w in layer.weights for p in w if p is not None]]
+
+    def gradients():
+        output = ops.lstm_sequence(layer.x, layer.h, layer.c, layer.weights).output
+        return torch.autograd.grad(output.sum(), inputs)
+
+    found = gradients()
+    with ops.use_backend("reference"):
+        expected = gradients()
+    assert expected[0].isfinite().all()
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", ["batch first", "expanded", "sliced", "strided units"])
 def test_any_layout_of_the_input(isa, layout):
     T, B, I, H = 5, 4, 6, 7

@@ -155,6 +155,14 @@ def data_write(lstm):
     lstm.weight_hh_l1.data.mul_(1.5)
 
 
+def data_doubled(lstm):
+    lstm.weight_ih_l0.data.mul_(2)  # which leaves every mantissa as it is
+
+
+def data_negated(lstm):
+    lstm.bias_ih_l1.data.neg_()
+
+
 def numpy_write(lstm):
     lstm.weight_ih_l0.detach().numpy()[:] += 0.25
 
@@ -184,7 +192,7 @@ def norm_c_write(lstm):
     lstm.norm_c_l0.detach().numpy()[:] += 0.25
 
 
-CHANGES = [fused_adam, data_write, numpy_write, in_place, load, replace, swap_data]
+CHANGES = [fused_adam, data_write, data_doubled, data_negated, numpy_write, in_place, load, replace, swap_data]
 CHANGES += [gain_write, norm_c_write]
 
 
