@@ -118,9 +118,11 @@ struct Backward {
     if (rows.d_cells[row]) d_c = d_c + load_first(rows.d_cells[row] + unit, units);
 
     const S* gates = rows.gates[row] + unit;
-    // Lanes past the last unit may hold NaN, 0 times an infinite input; as zeros they reach no sum.
-    V i = load_first(gates, units), f = load_first(gates + z.PU, units);
-    V g = load_first(gates + 2 * z.PU, units), o = load_first(gates + 3 * z.PU, units);
+    V i = load(gates), f = load(gates + z.PU), g = load(gates + 2 * z.PU), o = load(gates + 3 * z.PU);
+    if (units < N) {  // lanes past the last unit may hold NaN, 0 times an infinite input; as zeros they reach no sum
+      i = load_first(gates, units), f = load_first(gates + z.PU, units);
+      g = load_first(gates + 2 * z.PU, units), o = load_first(gates + 3 * z.PU, units);
+    }
     V c_old = load_first(rows.c_old[row] + unit, units);
     V c = load_first(rows.c_new[row] + unit, units);
     V held_c{};

@@ -35,8 +35,8 @@ TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, in
     for (int v = 0; v < V; ++v) store(to + r * stride + v * Types<S>::N, acc[r][v]);
 }
 
-// V vectors at p will soon be read, or written, and need not stay near if KEEP is 0. The empty statement is an effect: GCC may take a function that does
-// nothing but prefetch for one that does nothing, and drop its calls.
+// V vectors at p will soon be read, or written, and need not stay near if KEEP is 0. The empty statement is an effect:
+// GCC may take a function that does nothing but prefetch for one that does nothing, and drop its calls.
 template <int V, int WRITE = 0, int KEEP = 3, class S>
 TG_INLINE void prefetch(const S* p) {
   asm volatile("");

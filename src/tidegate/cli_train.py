@@ -122,15 +122,15 @@ def train_model(
     if not resume:
         check_free(folder)
         model.command_ = command or shlex.join(["tidegate", *sys.argv[1:]])
+    model.compare_ = ",".join(compare) or None
     try:
         model.fit(data, folder=folder, resume=resume, progress=True)
     except KeyboardInterrupt:
         if (folder / "config.toml").is_file():
-            again = ["tidegate", "train", model.task, "--resume", "--out", str(folder)]
-            said = f"interrupted; go on with: {shlex.join([*again, *(w for c in compare for w in ('--compare', c))])}"
+            said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
             err.print(escape(said), highlight=False, soft_wrap=True)
         raise
-    report(model, folder, None, compare)
+    report(model, folder, None, model.compare_.split(",") if model.compare_ else ())
     if command is None:
         say(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o {model.what}.csv")
 

@@ -189,15 +189,17 @@ def _codes(table: pl.DataFrame) -> np.ndarray:
     return np.concatenate([part + k * 10**9 for k, part in enumerate(parts)])
 
 
-def test_what_is_told_after_an_interruption_names_the_comparisons(kept, run, tmp_path, monkeypatch):
-    """Else going on as told would leave them out."""
+def test_a_run_that_was_interrupted_keeps_its_comparisons(kept, run, tmp_path, monkeypatch):
     step = loop._step
     monkeypatch.setattr(loop, "_step", lambda *words: (os.kill(os.getpid(), signal.SIGINT), step(*words))[1])
     words = [*OF_TABLE, *SMALL, "--compare", "rnn", "--out", tmp_path / "run"]
     result = run("train", "forecast", kept / "good.csv", *words)
     assert result.code == 130
-    told = shlex.split(result.err.strip().splitlines()[-1])
-    assert told[-5:] == ["--resume", "--out", str(tmp_path / "run"), "--compare", "rnn"]
+    monkeypatch.undo()
+    told = result.err.strip().splitlines()[-1].removeprefix("interrupted; go on with: tidegate ")
+    assert run(*shlex.split(told)).code == 0
+    assert (tmp_path / "run" / "compare-rnn" / "model.safetensors").is_file()
+    assert "RNN" in json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]
 
 
 def test_a_loss_that_is_not_finite_stops(run, kept, tmp_path):

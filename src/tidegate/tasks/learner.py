@@ -82,6 +82,7 @@ class Learner(Estimator):
     _taught: dict[int, dict[str, Tensor]]  # weights after next-step prediction on these data, by seed
     data_: str | None = None
     command_: str | None = None  # that trained it, for the card
+    compare_: str | None = None  # as ``Source.compare``
     _digest: str | None = None  # of the file or folder that ``data_`` names
     folder_: Path | None = None
 
@@ -157,6 +158,7 @@ class Learner(Estimator):
         self._digest = None if self.data_ is None else digest(self.data_)
         begun = source_of(path) if resume and path is not None else Source()
         self.command_ = begun.command or self.command_
+        self.compare_ = self.compare_ or begun.compare
         if begun.sha256 not in (None, self._digest):
             raise DataError(
                 f"{self.data_ or 'what was given'} is not what the run in {path} began to learn from, or has changed "
@@ -255,7 +257,7 @@ class Learner(Estimator):
         return getattr(self.resolved_, "members", 1)
 
     def _made_from(self) -> Source:
-        return Source(self.data_, self._digest, self.command_)
+        return Source(self.data_, self._digest, self.command_, self.compare_)
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.toml`` and ``model.safetensors``."""
@@ -285,7 +287,7 @@ class Learner(Estimator):
         self = cls(**config.model_dump())
         try:
             self.resolved_, self.notes_, self.folder_ = config, facts["notes"], Path(folder)
-            self.data_, self._digest, self.command_ = source_of(folder)
+            self.data_, self._digest, self.command_, self.compare_ = source_of(folder)
             self.training_ = Place(**facts["training"])
             self._restore(tensors, facts)
             networks = [self._build() for _ in range(self._members)]

@@ -34,6 +34,7 @@ class Source(NamedTuple):
     data: str | None = None  # path of the file or folder that was read
     sha256: str | None = None  # its :func:`digest`
     command: str | None = None
+    compare: str | None = None  # forms of the model to be trained beside it, with commas between
 
 
 def make_folder(folder: str | Path) -> Path:
