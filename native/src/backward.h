@@ -96,7 +96,7 @@ struct Backward {
     if (rows.d_output[row]) prefetch<W>(rows.d_output[row] + unit);
     if (rows.d_cells[row]) prefetch<W>(rows.d_cells[row] + unit);
     if (rows.h[row]) prefetch<W>(rows.h[row] + unit);
-    for (int64_t n = 0; vector == 0 && n < z.I; n += 64 / (int64_t)sizeof(S)) __builtin_prefetch(rows.x[row] + n);
+    if (vector == 0) prefetch_row(rows.x[row], z.I);
   }
 
   // The gradient that reaches h of the step, from its sum over the gates of the step after.

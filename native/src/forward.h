@@ -12,6 +12,7 @@ namespace tg {
 namespace TG_ISA {
 
 constexpr int64_t CACHED_BYTES = 16 << 20;  // of what a call writes, at most
+constexpr int64_t OWN_BYTES = 64 << 10;      // of a thread's own short-term memories, at most
 
 // Does a call write so much that little of it would be in the caches when it is read?
 template <class S>
@@ -31,7 +32,8 @@ struct StepRows {
   const S** h;       // short-term memory that the gates see
   const S** h_old;   // the same before recurrent dropout, for zoneout
   const A** c;       // long-term memory before the step
-  S** h_new;
+  S** h_new;         // what the next step reads
+  S** output;        // where h goes too, or null: h_new is there already
   A** c_new;
   S** gates;         // [4][PU], or null; A where they are open
   int32_t *t, *b;    // time and row, for the counters of random bits
@@ -42,6 +44,7 @@ struct StepRows {
     h_old = arena.take<const S*>(rows);
     c = arena.take<const A*>(rows);
     h_new = arena.take<S*>(rows);
+    output = arena.take<S*>(rows);
     c_new = arena.take<A*>(rows);
     gates = arena.take<S*>(rows);
     t = arena.take<int32_t>(rows);
@@ -64,6 +67,8 @@ struct Forward {
   bool plain;  // a whole block's last operations are those of every layer, and no others
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
+  int64_t to_next = 0;           // from a row's input to that of its next step, which is asked for beside
+  int64_t asking = 0;            // this block's tiles
 
   Forward(const tg_lstm& p, const void* packed, int d)
       : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d),
@@ -94,6 +99,7 @@ struct Forward {
     if (!PLAIN) return hand_over(h, c, row, block);
     store(rows.c_new[row] + unit, c);
     store(rows.h_new[row] + unit, h);
+    if (S* output = rows.output[row]) store(output + unit, h);
   }
 
   template <class G>
@@ -122,6 +128,7 @@ struct Forward {
     }
     store_first(rows.c_new[row] + unit, c, units);
     store_first(rows.h_new[row] + unit, h, units);
+    if (S* output = rows.output[row]) store_first(output + unit, h, units);
   }
 
   // What `finish` will write of one row and U blocks, brought near while the tile is summed.
@@ -133,7 +140,7 @@ struct Forward {
       if (p.open_gates) prefetch<U, 1>(reinterpret_cast<const A*>(rows.gates[row]) + g * z.PU + unit);
       else prefetch<U, 1>(rows.gates[row] + g * z.PU + unit);
     prefetch<U, 1>(rows.c_new[row] + unit);
-    prefetch<U, 1>(rows.h_new[row] + unit);
+    prefetch<U, 1>((rows.output[row] ? rows.output[row] : rows.h_new[row]) + unit);
   }
 
   // R rows and U neighbouring blocks of units in one step. The input's part and the memory's part of
@@ -156,6 +163,7 @@ struct Forward {
         x[r] = rows.x[first + r];
         input[r] = own + r * 4 * N;
       }
+      for (int r = 0; r < R && block == asking; ++r) prefetch_row(x[r] + to_next, z.I);
       tile_load<S, R, 4>(acc[0], w.bias + block * 4 * N, 0);
       tile_multiply<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
       tile_store<S, R, 4>(acc[0], own, 4 * N);
@@ -242,6 +250,7 @@ struct Forward {
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
+    asking = reverse ? last - 1 : first;
     const int64_t width = count == 1 && projected && pairs(last - first) ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
@@ -264,10 +273,11 @@ struct ForwardScratch {
   A* state;        // [row][H] long-term memories where they are not an output
   A* keep;         // [row][H] recurrent dropout
   S* dropped;      // [row][H] short-term memories under it
+  S* own;          // [2][row][PH] short-term memories after this step and the one before, where they are kept apart
   S* zero_h;
   A* zero_c;
 
-  void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t count, int64_t chunk_rows) {
+  void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t count, int64_t chunk_rows, bool apart) {
     rows.take(arena, count);
     h = arena.take<const S*>(count);
     c = arena.take<const A*>(count);
@@ -276,6 +286,8 @@ struct ForwardScratch {
     state = arena.take<A>(p.cells ? 0 : count * z.H);
     keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
     dropped = arena.take<S>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
+    own = arena.take<S>(apart ? 2 * count * z.PH : 0);
+    if (!apart) own = nullptr;
     zero_h = arena.take<S>(z.PH);
     zero_c = arena.take<A>(z.H);
   }
@@ -294,6 +306,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
   f.rows = m.rows;
   std::memset(m.zero_h, 0, z.PH * sizeof(S));
   std::memset(m.zero_c, 0, H * sizeof(A));
+  f.to_next = from_end(p, d) ? -p.x_stride_t : p.x_stride_t;
 
   const int64_t unit0 = first * z.N, unit1 = last * z.N < H ? last * z.N : H;
   auto output = static_cast<S*>(p.output);
@@ -351,7 +364,9 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       m.rows.x[i] = input(i, s);
       m.rows.h[i] = m.rows.h_old[i] = h;
       m.rows.c[i] = anew ? m.zero_c : m.c[i];
-      m.rows.h_new[i] = output + at(t, b);
+      S* to = output + at(t, b);
+      m.rows.h_new[i] = m.own ? m.own + ((s & 1) * group.count + i) * z.PH : to;
+      m.rows.output[i] = m.own ? to : nullptr;
       m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) : m.state + i * H;
       const int64_t saved = ((d * z.T + t) * z.B + b) * z.saved;
       m.rows.gates[i] = !p.gates       ? nullptr
@@ -368,8 +383,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     }
     f.projected = projected;
     if (team > 1 && count < 4)  // the units of other threads, which come while the first products run
-      for (int64_t i = 0; i < count; ++i)
-        for (int64_t u = 0; u < H; u += 64 / (int64_t)sizeof(S)) prefetch<1>(m.rows.h[i] + u);
+      for (int64_t i = 0; i < count; ++i) prefetch_row(m.rows.h[i], H);
     if (count) f.step(count, first, last, s & 1);
     if (projected) projected += count * z.G;
     if (team > 1) barrier->wait((uint32_t)team);

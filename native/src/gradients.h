@@ -24,8 +24,7 @@ inline void pack_columns(S* to, int64_t capacity, int64_t columns, int64_t first
   for (int64_t start = first; start < last; start += GROUP) {
     int64_t stop = start + GROUP < last ? start + GROUP : last;
     for (int64_t row = start + AHEAD; row < start + AHEAD + GROUP && row < last; ++row)
-      if (const S* a = from(row))
-        for (int64_t n = 0; n < columns; n += 64 / (int64_t)sizeof(S)) __builtin_prefetch(a + n);
+      if (const S* a = from(row)) prefetch_row(a, columns);
     for_tiles(columns, [&](int64_t c0, auto size) {
       constexpr int R = decltype(size)::value;
       S* panel = to + c0 * capacity;

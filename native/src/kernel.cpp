@@ -143,10 +143,12 @@ int forward(const tg_lstm& p) {
     bool working = group < split.groups;
     RowGroup rows(p, z.B, working ? group : 0, split.groups);
     int64_t chunk = projection_rows(z, rows.count, split.team);
+    // Threads with rows of their own leave each other's lines of the output alone.
+    const bool apart = team > 1 && split.team == 1 && 2 * rows.count * z.PH * (int64_t)sizeof(S) <= OWN_BYTES;
     ForwardScratch<S> m;
     NormScratch<S> norm;
     Arena arena{nullptr};
-    m.take(arena, p, z, rows.count, chunk);
+    m.take(arena, p, z, rows.count, chunk, apart);
     norm.take(arena, z, rows.count, chunk);
     Scratch own(arena.used);
     if (!own.data) failed = true;
@@ -154,7 +156,7 @@ int forward(const tg_lstm& p) {
     if (team > 1) all->wait((uint32_t)team);
     if (failed || !working) return;
     arena = {static_cast<char*>(own.data)};
-    m.take(arena, p, z, rows.count, chunk);
+    m.take(arena, p, z, rows.count, chunk, apart);
     norm.take(arena, z, rows.count, chunk);
     Share blocks(z.blocks, member, split.team);
     for (int64_t n = 0; n < z.D / side; ++n) {

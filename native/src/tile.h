@@ -45,6 +45,12 @@ TG_INLINE void prefetch(const S* p) {
   for (int n = 0; n < V * Types<S>::N; n += LINE) __builtin_prefetch(p + n, WRITE, KEEP);
 }
 
+// All lines of `count` numbers at p, for reading.
+template <class S>
+TG_INLINE void prefetch_row(const S* p, int64_t count) {
+  for (int64_t n = 0; n < count; n += 64 / (int64_t)sizeof(S)) prefetch<1>(p + n);
+}
+
 // One k (a pair of k in bfloat16): acc[r][v] += a_r * w[v], where a(r) yields row r's operand.
 template <class S, int R, int V>
 struct Product;
