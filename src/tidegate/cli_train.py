@@ -72,7 +72,7 @@ out
 resume
     Go on with the run folder given as --out, where it stopped.
 compare
-    Train this form of the model too, and put it beside: {" or ".join(kind.comparisons)}.
+    Train this form of the model too, and put it beside: {" or ".join(kind.forms)}.
 """
     train.command(run, name=task)
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.segment import Segments
 from rich.table import Table
 
 from tidegate.tasks.run import make_folder
 
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
+
+WHOLE = 1000  # columns: a narrow terminal breaks a table's lines, and cuts no number off
 
 out = Console()
 err = Console(stderr=True)
@@ -49,15 +52,15 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
         title=found.title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
         show_edge=False,
     )
     for name in found.header:
-        shown.add_column(name, justify="right" if name else "left", no_wrap=not name)
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     for row in found.rows:
         shown.add_row(*map(escape, row))
-    out.print(shown)
+    out.print(Segments(out.render(shown, out.options.update(max_width=WHOLE))), crop=False, end="")
     for sentence in found.sentences:
         say(sentence)
     say(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in found.paths))

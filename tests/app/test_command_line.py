@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 from safetensors import safe_open
 from tables import SMALL, Result, files, hourly
 from task_cases import waves
 
+from tidegate import console
 from tidegate.tasks import backtest
 from tidegate.training import loop, progress
 from tidegate.training.checkpoint import load_tensors, save_tensors
@@ -93,6 +95,10 @@ BAD_OPTIONS = {
         [*OF_TABLE, *SMALL, "--test", "0.01"],
         "the test part is the 2 steps from 2020-01-10 22:00, and no forecast of 4 steps with known targets and 12 "
         "steps of history before it fits there; lower --horizon to 2 or less, raise --test, or bring more data",
+    ),
+    "own form": (
+        [*OF_TABLE, "--compare", "lstm"],
+        "--compare lstm: the model is of this form already; put 'rnn' beside it",
     ),
     "unknown form": ([*OF_TABLE, "--compare", "gru"], "--compare knows 'rnn', 'lstm'; given 'gru'"),
     "typo": ([*OF_TABLE, "--horizn", "3"], "Unknown option: --horizn. Did you mean --horizon?"),
@@ -431,3 +437,12 @@ def test_scores_of_any_size_are_shown(value, least, shown):
     assert backtest._shown(value, least) == shown
     assert progress._shown(value) in (f"{value:.4f}", f"{value:.4g}")
     assert len(progress._shown(value)) < 12
+
+
+def test_a_narrow_terminal_cuts_no_score_off(kept, run, monkeypatch):
+    monkeypatch.setattr(console, "out", Console(width=30))
+    monkeypatch.setattr(backtest, "_shown", lambda value, least: "1234567.890")
+    found = run("evaluate", kept / "base").out
+    rows = [line.split() for line in found.splitlines() if "1234567.890" in line]
+    assert len(rows) >= 3
+    assert all(row.count("1234567.890") + row.count("1234567.890*") == 5 for row in rows)

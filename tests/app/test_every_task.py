@@ -304,7 +304,7 @@ def test_used_before_it_is_trained(task):
 def test_the_demonstration_fits_its_task(task):
     demo, kind = DEMOS[task], task_class(task)
     assert demo.data().is_file()
-    assert set(demo.compare) <= set(kind.comparisons)
+    assert set(demo.compare) <= set(kind.forms)
     for fields in (demo.fields, demo.fields | demo.quick):
         made = kind(**fields)
         assert made.get_params().items() >= fields.items()

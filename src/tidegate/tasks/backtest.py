@@ -154,4 +154,4 @@ def _shown(value: float, least: float | None) -> str:
     power = math.floor(math.log10(least)) if least else 0
     if not -9 < power < 9:
         return f"{value:.3g}"
-    return f"{value:.{3 if -2 <= power <= 3 else max(0, 2 - power)}f}"
+    return f"{value:.{3 if -2 <= power <= 2 else max(0, 2 - power)}f}"

@@ -76,7 +76,6 @@ class Classifier(SequenceLearner):
         "sequence", "label", "time", "feature", "text", "group", "validation", "test",
     )  # fmt: skip
     forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
-    comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
     labelled: ClassVar[str] = "sequences"
     scores: ClassVar[dict[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss"}
     config: ClassifyConfig

@@ -78,7 +78,7 @@ class Forecaster(Learner):
     table_fields: ClassVar[tuple[str, ...]] = (
         "target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test",
     )  # fmt: skip
-    comparisons: ClassVar[tuple[str, ...]] = ("rnn", "lstm")
+    forms: ClassVar[dict[str, dict[str, Any]]] = {"rnn": {"cell": "rnn"}, "lstm": {"cell": "lstm"}}
     config: ForecastConfig
     resolved_: ForecastConfig
     model_: ForecastNet

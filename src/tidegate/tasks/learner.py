@@ -72,7 +72,7 @@ class Learner(Estimator):
     help: ClassVar[str]  # of its ``train`` command
     data_help: ClassVar[str]  # what that command reads
     table_fields: ClassVar[tuple[str, ...]]  # options that describe the data
-    comparisons: ClassVar[tuple[str, ...]] = ()  # other forms of the model that ``compare`` can put beside it
+    forms: ClassVar[dict[str, dict[str, Any]]]  # other forms that ``compare`` can put beside, as options
     config: Any
     resolved_: Any
     model_: Any
@@ -184,12 +184,14 @@ class Learner(Estimator):
                 self.save(path)
         return self
 
-    @classmethod
-    def check_comparisons(cls, names: Sequence[str]) -> None:
-        """Refuse forms of the model that the task does not have."""
+    def check_comparisons(self, names: Sequence[str]) -> None:
+        """Refuse forms of the model that the task does not have, and the one that it has already."""
         for name in names:
-            if name not in cls.comparisons:
-                raise ConfigError(f"--compare knows {', '.join(map(repr, cls.comparisons))}; given {name!r}")
+            if name not in self.forms:
+                raise ConfigError(f"--compare knows {', '.join(map(repr, self.forms))}; given {name!r}")
+            if all(getattr(self.config, option) == value for option, value in self.forms[name].items()):
+                others = ", ".join(repr(form) for form in self.forms if form != name)
+                raise ConfigError(f"--compare {name}: the model is of this form already; put {others} beside it")
 
     def _beside(self, form: str, changed: dict[str, Any], data: Any, *, progress: bool) -> Self:
         """The same model with other options, trained on these data; kept in the run folder, and gone on with there."""

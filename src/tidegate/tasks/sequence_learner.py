@@ -35,7 +35,6 @@ class SequenceLearner(Learner):
         The labelled sequences of ``fit``, read again after ``load``.
     """
 
-    forms: ClassVar[dict[str, dict[str, Any]]]  # other forms of the model: the fields that they change
     labelled: ClassVar[str]  # what has a label, in the plural
     scores: ClassVar[dict[str, str]]  # what is shown of the scores, and what it is called
     classes_: np.ndarray
@@ -92,7 +91,7 @@ class SequenceLearner(Learner):
             As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
             data that have the name of one that trained are left out.
         compare : sequence of str
-            Other forms to train and put beside, of those in ``comparisons``.
+            Other forms to train and put beside, of those in ``forms``.
         progress : bool
 
         Returns

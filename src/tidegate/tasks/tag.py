@@ -69,7 +69,6 @@ class Tagger(SequenceLearner):
         "sequence", "label", "token", "feature", "time", "group", "validation", "test",
     )  # fmt: skip
     forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
-    comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
     labelled: ClassVar[str] = "steps"
     scores: ClassVar[dict[str, str]] = {
         "accuracy": "accuracy", "macro_f1": "macro F1", "span_f1": "span F1", "log_loss": "log loss",

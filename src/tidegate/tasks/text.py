@@ -57,7 +57,7 @@ class TextModel(Learner):
         "paths."
     )
     table_fields: ClassVar[tuple[str, ...]] = ("validation", "test")
-    comparisons: ClassVar[tuple[str, ...]] = tuple(FORMS)
+    forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
     config: TextConfig
     resolved_: TextConfig
     model_: TextNet
@@ -227,7 +227,7 @@ class TextModel(Learner):
     def twin(self, form: str, *, progress: bool = False) -> TextModel:
         """Another form of the model, trained on the same text; kept in the run folder, and gone on with there."""
         self.check_comparisons([form])
-        changed = dict(FORMS[form])
+        changed = dict(self.forms[form])
         if changed["cell"] == "rnn":
             changed["weight_dropout"] = 0.0
         return self._beside(form, changed, self.training_text(), progress=progress)
