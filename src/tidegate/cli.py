@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 from pydantic import ValidationError
 from rich.markup import escape
 
@@ -354,7 +354,11 @@ def _sentence(error: Exception) -> str:
         text = explain_error(error, fields)
         name = text.partition(":")[0]
         return text.replace(name, "--" + name.replace("_", "-"), 1) if name in fields else text
-    return str(error).strip()
+    text = str(error).strip()
+    if isinstance(error, MissingArgumentError) and error.keyword is None and "Did you mean" not in text:
+        names = error.argument.names if error.argument else ()
+        return f"{' '.join(error.command_chain or ['tidegate'])} needs {' or '.join(names)}"
+    return text
 
 
 def _fail(sentence: str) -> None:

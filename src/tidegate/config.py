@@ -87,4 +87,8 @@ def explain(error: ValidationError, known: list[str]) -> str:
             given = "" if one["type"] == "value_error" else f"; given {one['input']!r}"
             parts.append(f"{name}: {message[:1].lower()}{message[1:]}{given}" if one["loc"] else message)
     first, *more = dict.fromkeys(parts)
-    return first + (f". And {len(more)} more" if len(more) > 2 else "".join(f". {part}" for part in more))
+    if len(more) > 2:
+        more = [f"And {len(more)} more"]
+    for part in more:
+        first += (" " if first.endswith("?") else ". ") + part
+    return first

@@ -40,6 +40,7 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
 
     Scores on other data than the run's own are kept apart from its own.
     """
+    model.check_comparisons(compare)
     if model.is_own(data):
         data = None
     if data is not None:

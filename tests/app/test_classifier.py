@@ -177,6 +177,17 @@ def test_missing_values_are_masked():
     assert made.evaluate()["models"]["logistic regression"]["overall"]["log_loss"] < 1
 
 
+def test_a_column_without_values_is_masked_where_others_have_some(model):
+    one = waves().drop("kind").filter(pl.col("s") == "n31")
+    gone = one.with_columns(v=pl.lit(None, pl.Float64))
+    found = model.predict(gone)
+    assert f"v: {one.height} of {one.height} values are missing (100%), and masked" in model.predict_notes_
+    at_mean = one.with_columns(v=pl.lit(float(model.scaling_.mean[0])))
+    np.testing.assert_allclose(found["p_up"], model.predict(at_mean)["p_up"], atol=1e-6)
+    with pytest.raises(DataError, match="--feature v: the column holds no value at all"):
+        model.predict(gone.with_columns(w=pl.lit(None, pl.Float64)))
+
+
 def test_scaling_is_that_of_the_training_part(model):
     table = waves()
     trained = table.filter(pl.col("s").is_in(model.kept_["train"]))

@@ -429,9 +429,27 @@ def test_covariates_that_are_not_known_ahead_are_named(run, tmp_path):
         assert f"known ahead, but without values there, and {said}\n" in found.out
 
 
+def test_what_can_hardly_be_meant(run, tmp_path):
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
+    hourly().with_columns(k=pl.lit(None, pl.Float64)).write_csv(tmp_path / "a.csv")
+    for option in ("--known", "--past"):
+        refused(run(*words, option, "k"), f"{option} k: the column holds no value at all")
+    text({100: "1e30"}).write_csv(tmp_path / "a.csv")
+    found = run(*words)
+    assert found.code == 0, found
+    assert "y: the largest value, 1e+30, is over a million times as large as nearly all others; if it is" in found.err
+    assert "Warning" not in found.err
+
+
 @pytest.mark.parametrize(
     ("value", "least", "shown"),
-    [(12.3456, 3.0, "12.346"), (7.5e7, 7.4e7, "75000000"), (0.000123, 0.0001, "0.000123"), (3e12, 2e12, "3e+12")],
+    [
+        (12.3456, 3.0, "12.346"),
+        (7.5e7, 7.4e7, "75000000"),
+        (0.000123, 0.0001, "0.000123"),
+        (3e12, 2e12, "3e+12"),
+        (2e27, 3.0, "2e+27"),
+    ],
 )
 def test_scores_of_any_size_are_shown(value, least, shown):
     assert backtest._shown(value, least) == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import shutil
@@ -292,6 +293,18 @@ def test_scores_on_other_data_are_kept_apart(trained, run, task, tmp_path):
     assert {name: (tmp_path / "run" / name).read_bytes() for name in own} == own
     assert run("evaluate", tmp_path / "run").code == 0
     assert (tmp_path / "run" / "README.md").read_bytes() == own["README.md"]
+
+
+def test_what_it_was_trained_on_is_lost(trained, run, task, tmp_path):
+    folder, moved = tmp_path / "run", tmp_path / "moved.csv"
+    shutil.copytree(trained / task, folder)
+    source = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(source | {"data": str(moved)}))
+    for command in ("evaluate", "explain"):
+        refused(run(command, folder), f"{moved}, which this model was trained on, is not there any more; give the data")
+    (folder / "data.json").write_text('{"dat')
+    for command in ("evaluate", "explain"):
+        refused(run(command, folder), f"evaluate needs data: {folder / 'data.json'} is lost or damaged")
 
 
 def test_used_before_it_is_trained(task):

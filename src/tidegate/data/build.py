@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidegate.data.columns import Rows, Times, no_value, numbers, times, when
+from tidegate.data.columns import Rows, Times, no_value, numbers, percent, times, when
 from tidegate.data.grid import DAY, HOUR, Grid, Ints, infer_grid, parse_frequency
 from tidegate.data.panel import Floats, Panel
 from tidegate.data.table import check_columns
@@ -107,8 +107,8 @@ def make_panel(
         if missing == len(targets):
             raise DataError(f"--target {name}: the column holds no value at all")
         if missing:
-            share = 100 * missing / len(targets)
-            notes.append(f"{name}: {missing:,} of {len(targets):,} steps are missing ({share:.2g}%)")
+            share = percent(missing, len(targets))
+            notes.append(f"{name}: {missing:,} of {len(targets):,} steps are missing ({share})")
     known_values, past_values = gather("--known"), gather("--past")
     table, static_names, found = _static(df, static, codes, rows, names, categories, notes)
     jumps = np.diff(ranked)[order.same] - 1

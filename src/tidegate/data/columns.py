@@ -20,6 +20,11 @@ _ZONE = r"\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 _HUGE = float(np.finfo(np.float32).max)
 
 
+def percent(count: int, total: int) -> str:
+    """A share in two digits, with its sign."""
+    return f"{100 * count / total:.2g}%".replace("1e+02", "100")
+
+
 @dataclass(frozen=True)
 class Rows:
     """Where the rows in use stand in the table, for messages."""

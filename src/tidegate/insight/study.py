@@ -123,7 +123,8 @@ def study(opened: OpenForecast, *, worst: int = 3, progress: Any = None) -> Stud
         tell(f"{what}: history, ledgers, half-lives, gradients")
         sides.append(_side(one, beside))
     rows = _worst(opened, worst)
-    tell(f"the {len(rows)} worst of {len(opened.origins)} windows: gates, ledgers and their gaps, attributions")
+    which = "worst" if len(rows) == 1 else f"{len(rows)} worst"
+    tell(f"the {which} of {len(opened.origins)} windows: gates, ledgers and their gaps, attributions")
     cases = _cases(opened, other, rows)
     levels = list(opened.forecaster.resolved_.quantiles)
     return Study(sides[0], sides[1], cases, error_unit(opened), rnn, levels)

@@ -152,6 +152,6 @@ def table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _shown(value: float, least: float | None) -> str:
     """Three digits at least of the least of a column, whose values share their decimals."""
     power = math.floor(math.log10(least)) if least else 0
-    if not -9 < power < 9:
+    if not -9 < power < 9 or value >= 1e12:
         return f"{value:.3g}"
     return f"{value:.{3 if -2 <= power <= 2 else max(0, 2 - power)}f}"

@@ -94,7 +94,7 @@ def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predi
         return np.concatenate(rows), np.concatenate(lasts)[:, None]
 
     x, last = design(train)
-    keep = np.flatnonzero(x.std(0) > 1e-6)
+    keep = np.flatnonzero(x.std(0, dtype=np.float64) > 1e-6)
     keep = keep[_distinct(x[:200][:, keep])]
     scaler = StandardScaler()
     x = scaler.fit_transform(x[:, keep])

@@ -25,7 +25,7 @@ from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.forecast_data import Parts, forecast_frame, is_pandas, split, unknown_ahead
+from tidegate.tasks.forecast_data import Parts, about_values, forecast_frame, is_pandas, split, unknown_ahead
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.network import ForecastNet
@@ -337,7 +337,7 @@ class Forecaster(Learner):
             )
         self.parts_ = Parts(low + round(span * (1 - c.test - c.validation)), low + round(span * (1 - c.test)), end)
         self.panel_facts_ = {"grid": panel.grid.to_dict(), "categories": panel.categories}
-        self.notes_ = list(panel.notes)
+        self.notes_ = [*panel.notes, *about_values(panel)]
         names = calendar_names(panel.grid) if c.calendar else []
         steps = self.parts_.train_end - low
         # A cycle seen less than twice says nothing about its return.

@@ -25,6 +25,32 @@ class Parts(NamedTuple):
     end: int
 
 
+def about_values(panel: Panel) -> list[str]:
+    """Notes on values that can hardly be meant.
+
+    Raises
+    ------
+    DataError
+        If a covariate has no value to learn from.
+    """
+    for option, names, values in (
+        ("--known", panel.known_names, panel.known),
+        ("--past", panel.past_names, panel.past),
+    ):
+        for column, one in zip(names, values.T, strict=True):
+            if np.isnan(one).all():
+                raise DataError(f"{option} {column}: the column holds no value at all")
+    notes = []
+    for column, values in zip(panel.target_names, panel.targets.T, strict=True):
+        size = np.abs(values[np.isfinite(values)])
+        if (largest := size.max()) > 1e6 * np.quantile(size, 0.99) > 0:
+            notes.append(
+                f"{column}: the largest value, {largest:.3g}, is over a million times as large as nearly all others; "
+                "if it is a mistake, leave it empty"
+            )
+    return notes
+
+
 def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:
     """Origins to train on and to stop by, and notes on series that are too short.
 

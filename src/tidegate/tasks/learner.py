@@ -21,6 +21,7 @@ from tidegate.tasks.estimator import Estimator
 from tidegate.tasks.run import (
     CONFIG,
     MODEL,
+    SOURCE,
     Source,
     check_task,
     check_unchanged,
@@ -30,6 +31,7 @@ from tidegate.tasks.run import (
     read_config,
     read_model,
     source_of,
+    tells_source,
     write_config,
     write_model,
 )
@@ -187,11 +189,15 @@ class Learner(Estimator):
     def check_comparisons(self, names: Sequence[str]) -> None:
         """Refuse forms of the model that the task does not have, and the one that it has already."""
         for name in names:
-            if name not in self.forms:
-                raise ConfigError(f"--compare knows {', '.join(map(repr, self.forms))}; given {name!r}")
-            if all(getattr(self.config, option) == value for option, value in self.forms[name].items()):
+            changed = self._form(name)
+            if all(getattr(self.config, option) == value for option, value in changed.items()):
                 others = ", ".join(repr(form) for form in self.forms if form != name)
                 raise ConfigError(f"--compare {name}: the model is of this form already; put {others} beside it")
+
+    def _form(self, name: str) -> dict[str, Any]:
+        if name not in self.forms:
+            raise ConfigError(f"--compare knows {', '.join(map(repr, self.forms))}; given {name!r}")
+        return self.forms[name]
 
     def _beside(self, form: str, changed: dict[str, Any], data: Any, *, progress: bool) -> Self:
         """The same model with other options, trained on these data; kept in the run folder, and gone on with there."""
@@ -315,5 +321,9 @@ class Learner(Estimator):
         if data is not None:
             return data
         if self.data_ is None:
+            if self.folder_ is not None and not tells_source(self.folder_):
+                raise DataError(f"evaluate needs data: {self.folder_ / SOURCE} is lost or damaged")
             raise DataError("evaluate needs data: this model was fitted on data in memory, which it does not keep")
+        if not Path(self.data_).exists():
+            raise DataError(f"{self.data_}, which this model was trained on, is not there any more; give the data")
         return self.data_

@@ -115,7 +115,11 @@ def read_config(folder: str | Path, kind: type[Config]) -> Any:
     if not path.is_file():
         raise RunError(f"{folder} has no {CONFIG}: it is not a run folder of tidegate")
     try:
-        return kind.make(**read_toml(path))
+        fields = read_toml(path)
+    except ConfigError as error:
+        raise RunError(str(error)) from None
+    try:
+        return kind.make(**fields)
     except ConfigError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
 
@@ -171,6 +175,11 @@ def source_of(folder: str | Path) -> Source:
     """What a run was made from; nothing where that is not known."""
     found = _source_facts(folder)
     return Source(*(value if isinstance(value := found.get(name), str) else None for name in Source._fields))
+
+
+def tells_source(folder: str | Path) -> bool:
+    """Does a run still say what it was made from, if only that this was in memory?"""
+    return bool(_source_facts(folder))
 
 
 def check_task(folder: str | Path, task: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from tidegate.data.columns import percent
 from tidegate.data.sequences import Sequences
 from tidegate.errors import DataError
 
@@ -125,20 +126,19 @@ def _part_groups(
     return np.delete(left, taken)
 
 
-def about_values(data: Sequences) -> list[str]:
-    """Notes on what is missing."""
+def about_values(data: Sequences, *, learnt: bool = True) -> list[str]:
+    """Notes on what is missing; to learn from, each column needs values, and for anything else, one of them."""
     notes = []
     if empty := int((data.lengths == 0).sum()):
         notes.append(f"{empty:,} sequences are empty: no step tells anything of them")
     if not data.text:
         missing = np.isnan(data.values).sum(0)
-        if len(data.values) and (missing == len(data.values)).any():
-            column = data.columns[int(np.argmax(missing == len(data.values)))]
+        lost = missing == len(data.values)
+        if data.values.size and (lost.any() if learnt else lost.all()):
+            column = data.columns[int(np.argmax(lost))]
             raise DataError(f"--feature {column}: the column holds no value at all")
         for column, count in zip(data.columns, missing.tolist(), strict=True):
             if count:
-                share = 100 * count / len(data.values)
-                notes.append(
-                    f"{column}: {count:,} of {len(data.values):,} values are missing ({share:.2g}%), and masked"
-                )
+                share = percent(count, len(data.values))
+                notes.append(f"{column}: {count:,} of {len(data.values):,} values are missing ({share}), and masked")
     return notes

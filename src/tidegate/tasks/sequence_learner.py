@@ -113,7 +113,7 @@ class SequenceLearner(Learner):
     def _unlabelled(self, data: Any, what: str) -> Any:
         self._check_fitted(what)
         sequences = self._read(data, labelled=False, trained=True)
-        self.predict_notes_ = [*sequences.notes, *about_values(sequences)]
+        self.predict_notes_ = [*sequences.notes, *about_values(sequences, learnt=False)]
         return sequences
 
     def _is_table(self, data: Any) -> bool:
@@ -180,8 +180,7 @@ class SequenceLearner(Learner):
 
     def twin(self, form: str, *, progress: bool = False) -> Self:
         """Another form of the model, trained on the same sequences; kept in the run folder, and gone on with there."""
-        self.check_comparisons([form])
-        return self._beside(form, self.forms[form], self.training_data(), progress=progress)
+        return self._beside(form, self._form(form), self.training_data(), progress=progress)
 
     def _like(self, options: dict[str, Any]) -> Self:
         other = super()._like(options)

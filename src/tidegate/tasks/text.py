@@ -226,8 +226,7 @@ class TextModel(Learner):
 
     def twin(self, form: str, *, progress: bool = False) -> TextModel:
         """Another form of the model, trained on the same text; kept in the run folder, and gone on with there."""
-        self.check_comparisons([form])
-        changed = dict(self.forms[form])
+        changed = dict(self._form(form))
         if changed["cell"] == "rnn":
             changed["weight_dropout"] = 0.0
         return self._beside(form, changed, self.training_text(), progress=progress)
