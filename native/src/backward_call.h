@@ -120,7 +120,8 @@ struct BackwardCall {
       for (int64_t n = thread; n < hh.panels(); n += threads) hh.pack(z, static_cast<const S*>(p.w_hh[d]), n);
       if (p.d_x)
         for (int64_t n = thread; n < ih.panels(); n += threads) ih.pack(z, static_cast<const S*>(p.w_ih[d]), n);
-      for (size_t part = team; part < parts.size(); part += teams) direction(d, part, hh, ih);
+      Share own((int64_t)parts.size(), team, teams);  // neighbours, whose rows this thread mostly wrote in the forward pass
+      for (int64_t part = own.first; part < own.last; ++part) direction(d, (size_t)part, hh, ih);
       all_meet();
       for (int64_t n = team * threads + thread; n < z.blocks; n += teams * threads) finish_block(d, n);
       all_meet();
