@@ -192,6 +192,7 @@ struct BackwardCall {
     meet();
 
     bool fresh = true;
+    uint64_t met = 0;
     int64_t high = m.order.longest;
     while (high > 0) {
       int64_t low = high, used = 0;
@@ -207,9 +208,10 @@ struct BackwardCall {
       if (working)
         for (int64_t s = high - 1; s >= low; --s) {
           int64_t count = step_rows(own, d, s, low, high);
+          if (split.team > 1) m.teams[group].await(met);  // with the rows at hand
           if (z.norm) norm.step(count);
           else back.step(count, share.first, share.last, s & 1);
-          if (split.team > 1) m.teams[group].wait((uint32_t)split.team);
+          if (split.team > 1) met = m.teams[group].arrive((uint32_t)split.team);
         }
       meet();
       pack(used);

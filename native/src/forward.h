@@ -338,6 +338,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
   }
 
   int64_t count = group.count, projected_to = 0;
+  uint64_t met = 0;  // what the threads of the team meet at; each prepares its next step before it waits for the others
   const A* projected = nullptr;
   for (int64_t s = 0; s < order.longest; ++s) {
     while (count > 0 && order.length[group.rank(count - 1)] <= s) --count;
@@ -357,6 +358,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       f.project(m.x, used, first, last, m.projected);
       projected = m.projected;
     }
+    if (dropout && team > 1) barrier->await(met);
     for (int64_t i = 0; i < count; ++i) {
       int64_t rank = group.rank(i), b = order.row[rank], t = time(i, s);
       bool anew = starts_anew(p, d, t, b, order.length[rank]);
@@ -382,12 +384,14 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       m.c[i] = m.rows.c_new[i];
     }
     f.projected = projected;
+    if (team > 1) barrier->await(met);
     if (team > 1 && count < 4)  // the units of other threads, which come while the first products run
       for (int64_t i = 0; i < count; ++i) prefetch_row(m.rows.h[i], H);
     if (count) f.step(count, first, last, s & 1);
     if (projected) projected += count * z.G;
-    if (team > 1) barrier->wait((uint32_t)team);
+    if (team > 1) met = barrier->arrive((uint32_t)team);
   }
+  if (team > 1) barrier->await(met);
   if (f.streams) stream_end();
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;

@@ -130,8 +130,7 @@ const int fork_handlers = pthread_atfork([] { pool().lock.lock(); }, [] { pool()
 
 }  // namespace
 
-void Barrier::wait(uint32_t team) {
-  const uint64_t all = (arrived.fetch_add(1, std::memory_order_acq_rel) / team + 1) * team;
+void Barrier::await(uint64_t all) const {
   for (int spin = 0; arrived.load(std::memory_order_acquire) < all; ++spin) {
     if (spin < 4000)
       pause();

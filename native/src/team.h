@@ -13,7 +13,10 @@ namespace tg {
 struct alignas(64) Barrier {
   std::atomic<uint64_t> arrived{0};
 
-  void wait(uint32_t team);
+  void wait(uint32_t team) { await(arrive(team)); }
+  // Its two halves, for what can be done between them: the second waits for what the first returned, or passes on 0.
+  uint64_t arrive(uint32_t team) { return (arrived.fetch_add(1, std::memory_order_acq_rel) / team + 1) * team; }
+  void await(uint64_t all) const;
 };
 
 // One thread or several for a small call? Several meet after every step, and what that costs is a matter of how far
