@@ -8,6 +8,8 @@ import resource
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -455,6 +457,26 @@ def test_scores_of_any_size_are_shown(value, least, shown):
     assert backtest._shown(value, least) == shown
     assert progress._shown(value) in (f"{value:.4f}", f"{value:.4g}")
     assert len(progress._shown(value)) < 12
+
+
+def test_what_is_needed_and_what_is_wrong_in_a_file(kept, run, tmp_path):
+    refused(run("predict", kept / "base", kept / "good.csv"), "predict needs --output or -o")
+    refused(run("evaluate"), "evaluate needs RUN")
+    config = tmp_path / "a.toml"
+    config.write_text("hiden_size = 3\nepohcs = 4\n")
+    said = "unknown option 'hiden_size'; did you mean 'hidden_size'? unknown option 'epohcs'; did you mean 'epochs'?"
+    refused(run("train", "forecast", kept / "good.csv", *OF_TABLE, "--config", config), said)
+    shutil.copytree(kept / "base", tmp_path / "run")
+    (tmp_path / "run" / "config.toml").write_text("history = 'x")
+    refused(run("evaluate", tmp_path / "run"), f"error: {tmp_path / 'run' / 'config.toml'} is not valid TOML")
+
+
+def test_interrupted_while_libraries_are_loaded(tmp_path):
+    """Ctrl-C as it comes in the middle of an import: no traceback."""
+    (tmp_path / "rich.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "tidegate"], capture_output=True, text=True, env=env, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_narrow_terminal_cuts_no_score_off(kept, run, monkeypatch):
