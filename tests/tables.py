@@ -19,6 +19,9 @@ class Result(NamedTuple):
     err: str
 
 
+OF_TABLE = ["--target", "y", "--time", "t"]
+
+
 def hourly(steps: int = 240, seed: int = 0) -> pl.DataFrame:
     """A day's wave and noise, by the hour: columns t and y."""
     rng = np.random.default_rng(seed)
@@ -32,3 +35,15 @@ def hourly(steps: int = 240, seed: int = 0) -> pl.DataFrame:
 def files(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, hidden ones too."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def refused(result: Result, sentence: str, notes: str = "") -> None:
+    """One sentence on stderr after what was noted on the data, nothing on stdout, a non-zero exit code."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    assert result.err.startswith(notes)
+    said = result.err.removeprefix(notes).strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    assert sentence in said, said
+    assert result.out == ""

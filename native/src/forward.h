@@ -12,7 +12,7 @@ namespace tg {
 namespace TG_ISA {
 
 constexpr int64_t CACHED_BYTES = 16 << 20;  // of what a call writes, at most
-constexpr int64_t OWN_BYTES = 64 << 10;      // of a thread's own short-term memories, at most
+constexpr int64_t OWN_BYTES = 64 << 10;     // of a thread's own short-term memories, at most
 
 // Does a call write so much that little of it would be in the caches when it is read?
 template <class S>
@@ -67,8 +67,8 @@ struct Forward {
   bool plain;  // a whole block's last operations are those of every layer, and no others
   StepRows<S> rows;
   const A* projected = nullptr;  // gates from the input, [row][block][4][N], or null: part of the tile
-  int64_t to_next = 0;           // from a row's input to that of its next step, which is asked for beside
-  int64_t asking = 0;            // this block's tiles
+  int64_t to_next = 0;           // from a row's input to that of its next step
+  int64_t asking_block = 0;      // whose tiles ask for the inputs of the next step
 
   Forward(const tg_lstm& p, const void* packed, int d)
       : p(p), z(p), w(z, packed), d(d), streams(writes_past_caches(p, z)), zoneout(p, d),
@@ -163,7 +163,7 @@ struct Forward {
         x[r] = rows.x[first + r];
         input[r] = own + r * 4 * N;
       }
-      for (int r = 0; r < R && block == asking; ++r) prefetch_row(x[r] + to_next, z.I);
+      for (int r = 0; r < R && block == asking_block; ++r) prefetch_row(x[r] + to_next, z.I);
       tile_load<S, R, 4>(acc[0], w.bias + block * 4 * N, 0);
       tile_multiply<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
       tile_store<S, R, 4>(acc[0], own, 4 * N);
@@ -250,7 +250,7 @@ struct Forward {
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    asking = reverse ? last - 1 : first;
+    asking_block = reverse ? last - 1 : first;
     const int64_t width = count == 1 && projected && pairs(last - first) ? 2 : 1;
     for (int64_t n = first; n < last; n += width) {
       if (width == 2 && n + 1 < last)
@@ -391,7 +391,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     if (projected) projected += count * z.G;
     if (team > 1) met = barrier->arrive((uint32_t)team);
   }
-  if (team > 1) barrier->await(met);
+  if (team > 1) barrier->await(met);  // none is at the next direction's steps before all have done these
   if (f.streams) stream_end();
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;

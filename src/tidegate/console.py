@@ -19,7 +19,7 @@ from tidegate.tasks.run import make_folder
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
 
-WHOLE = 1000  # columns: a narrow terminal breaks a table's lines, and cuts no number off
+TABLE_WIDTH = 1000  # at most, whatever the terminal's: that breaks lines, and cuts no number off
 
 out = Console()
 err = Console(stderr=True)
@@ -40,7 +40,6 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
 
     Scores on other data than the run's own are kept apart from its own.
     """
-    model.check_comparisons(compare)
     if model.is_own(data):
         data = None
     if data is not None:
@@ -61,7 +60,7 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
         shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     for row in found.rows:
         shown.add_row(*map(escape, row))
-    out.print(Segments(out.render(shown, out.options.update(max_width=WHOLE))), crop=False, end="")
+    out.print(Segments(out.render(shown, out.options.update(max_width=TABLE_WIDTH))), crop=False, end="")
     for sentence in found.sentences:
         say(sentence)
     say(f"Written to {folder}: " + ", ".join(str(path.relative_to(folder)) for path in found.paths))

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
-from safetensors import safe_open
-from tables import SMALL, Result, files, hourly
+from tables import OF_TABLE, SMALL, files, hourly, refused
 from task_cases import waves
 
 from tidegate import console
 from tidegate.tasks import backtest
-from tidegate.training import loop, progress
+from tidegate.training import progress
 from tidegate.training.checkpoint import load_tensors, save_tensors
 
-OF_TABLE = ["--target", "y", "--time", "t"]
 FEW = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] != "--horizon" for word in pair]
-
-
-def refused(result: Result, sentence: str, notes: str = "") -> None:
-    """One sentence on stderr after what was noted on the data, nothing on stdout, a non-zero exit code."""
-    assert result.code == 2, result
-    assert "Traceback" not in result.err
-    assert result.err.startswith(notes)
-    said = result.err.removeprefix(notes).strip()
-    assert said.startswith("error: ")
-    assert "\n" not in said
-    assert sentence in said, said
-    assert result.out == ""
 
 
 def text(changes: dict[int, object], column: str = "y") -> pl.DataFrame:
@@ -197,19 +177,6 @@ def _codes(table: pl.DataFrame) -> np.ndarray:
     return np.concatenate([part + k * 10**9 for k, part in enumerate(parts)])
 
 
-def test_a_run_that_was_interrupted_keeps_its_comparisons(kept, run, tmp_path, monkeypatch):
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda *words: (os.kill(os.getpid(), signal.SIGINT), step(*words))[1])
-    words = [*OF_TABLE, *SMALL, "--compare", "rnn", "--out", tmp_path / "run"]
-    result = run("train", "forecast", kept / "good.csv", *words)
-    assert result.code == 130
-    monkeypatch.undo()
-    told = result.err.strip().splitlines()[-1].removeprefix("interrupted; go on with: tidegate ")
-    assert run(*shlex.split(told)).code == 0
-    assert (tmp_path / "run" / "compare-rnn" / "model.safetensors").is_file()
-    assert "RNN" in json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]
-
-
 def test_a_loss_that_is_not_finite_stops(run, kept, tmp_path):
     words = [*OF_TABLE, *SMALL, "--learning-rate", "1e30", "--clip", "1e30", "--batch-size", "8"]
     result = run("train", "forecast", kept / "good.csv", *words, "--out", tmp_path / "run")
@@ -307,84 +274,6 @@ def test_other_tables_for_a_run(run, kept, tmp_path):
     assert not (tmp_path / "f.csv").exists()
 
 
-# --- a disk that fills ---------------------------------------------------------------------------------------
-
-
-def little_disk(size: int):
-    """No file may grow beyond ``size``: the system fails in the middle of a write, as a full disk does."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
-@pytest.fixture
-def full_disk():
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: little_disk(size)()
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
-def whole(folder: Path) -> None:
-    """Nothing hidden is left, and every file can be read to its end."""
-    for name in files(folder):
-        path = folder / name
-        assert not path.name.startswith("."), name
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                assert all(file.get_tensor(key) is not None for key in file.keys())  # noqa: SIM118
-        elif path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".html":
-            assert path.read_text().rstrip().endswith("</html>")
-        elif path.suffix == ".png":
-            assert path.read_bytes()[-12:-4] == b"\0\0\0\0IEND"
-
-
-def test_a_disk_that_fills_in_training(command, kept, tmp_path):
-    words = ["train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
-    result = command(*words, preexec_fn=little_disk(6_000))
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    last = result.err.strip().splitlines()[-1]
-    assert last.startswith("error: cannot write ")
-    assert last.endswith("the file would exceed the size allowed; nothing was changed")
-    assert set(files(tmp_path / "run")) == {"config.toml", "data.json"}
-    whole(tmp_path)
-
-
-@pytest.mark.parametrize("room", [700, 3_000, 20_000])
-def test_a_disk_that_fills_in_evaluation_keeps_the_old_files(run, kept, tmp_path, full_disk, room):
-    shutil.copytree(kept / "base", tmp_path / "run")
-    sizes = {name: len(data) for name, data in files(tmp_path).items()}
-    assert max(sizes.values()) > room
-    full_disk(room)
-    refused(run("evaluate", tmp_path / "run"), "nothing was changed")
-    full_disk(resource.RLIM_INFINITY)
-    assert set(files(tmp_path)) == set(sizes)
-    whole(tmp_path)
-
-
-def test_a_disk_that_fills_in_prediction(run, kept, tmp_path, full_disk):
-    (tmp_path / "f.csv").write_text("old")
-    full_disk(1_000)
-    words = ["predict", kept / "base", kept / "good.csv", "--samples", "50", "-o", tmp_path / "f.csv"]
-    result = run(*words)
-    full_disk(resource.RLIM_INFINITY)
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    assert result.err.startswith(f"error: cannot write {tmp_path}/f.csv: ")
-    assert result.err.endswith("nothing was changed\n")
-    assert files(tmp_path) == {"f.csv": b"old"}
-
-
-def test_a_folder_that_may_not_be_written(run, kept, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    tmp_path.chmod(0o500)
-    refused(run("predict", kept / "base", kept / "good.csv", "-o", tmp_path / "f.csv"), "permission is denied")
-    refused(
-        run("train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "r"), "permission is denied"
-    )
-
-
 # --- what people forget -----------------------------------------------------------------------------------------
 
 
@@ -469,14 +358,6 @@ def test_what_is_needed_and_what_is_wrong_in_a_file(kept, run, tmp_path):
     shutil.copytree(kept / "base", tmp_path / "run")
     (tmp_path / "run" / "config.toml").write_text("history = 'x")
     refused(run("evaluate", tmp_path / "run"), f"error: {tmp_path / 'run' / 'config.toml'} is not valid TOML")
-
-
-def test_interrupted_while_libraries_are_loaded(tmp_path):
-    """Ctrl-C as it comes in the middle of an import: no traceback."""
-    (tmp_path / "rich.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "tidegate"], capture_output=True, text=True, env=env, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_narrow_terminal_cuts_no_score_off(kept, run, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from polars.testing import assert_frame_equal
-from tables import Result, files
+from tables import files, refused
 from task_cases import CASES, write
 
 from tidegate.cli import main
@@ -42,17 +42,6 @@ def trained(tmp_path_factory) -> Path:
         main(["train", task, str(table), *case.options, *case.small, "--out", str(folder / task)])
     torch.set_num_threads(threads)
     return folder
-
-
-def refused(result: Result, sentence: str) -> None:
-    """One sentence on stderr, nothing on stdout, a non-zero exit code."""
-    assert result.code == 2, result
-    assert "Traceback" not in result.err
-    said = result.err.strip()
-    assert said.startswith("error: "), said
-    assert "\n" not in said
-    assert sentence in said, said
-    assert result.out == ""
 
 
 def train(task: str, table: Path, out: Path) -> list[str]:

@@ -24,7 +24,6 @@ from tidegate.interchange.onnx_graph import TOLERANCE, Exported, Graph, run, sta
 from tidegate.layer import LSTM
 from tidegate.tasks import calibration
 from tidegate.tasks.metrics import intervals
-from tidegate.tasks.run import tells_source
 
 if TYPE_CHECKING:
     from tidegate.tasks.forecast import Forecaster
@@ -48,8 +47,7 @@ def export_forecaster(forecaster: Forecaster, path: str | Path, data: Any = None
             "'lstm' is exported"
         )
     refuse_dtype(forecaster.model_.recurrent)
-    told = forecaster.folder_ is None or tells_source(forecaster.folder_)
-    if data is None and getattr(forecaster, "windows_", None) is None and forecaster.data_ is None and told:
+    if data is None and getattr(forecaster, "windows_", None) is None and forecaster.in_memory:
         raise DataError("an export is checked on data: this model was fitted on a data frame, which it does not keep")
     windows = forecaster.windows_for(data)
     data_, version, session = start(_graph(forecaster, windows), _metadata(forecaster, windows), opset)

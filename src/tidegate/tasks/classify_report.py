@@ -36,6 +36,7 @@ def evaluate(
     sequences, _ = with_labels(sequences)
     codes = _codes(model, sequences)
     found = {model.form: model.probabilities(sequences)}
+    model.check_comparisons(compare)
     for form in compare:
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.probabilities(sequences))

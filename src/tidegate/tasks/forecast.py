@@ -78,7 +78,6 @@ class Forecaster(Learner):
     table_fields: ClassVar[tuple[str, ...]] = (
         "target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test",
     )  # fmt: skip
-    forms: ClassVar[dict[str, dict[str, Any]]] = {"rnn": {"cell": "rnn"}, "lstm": {"cell": "lstm"}}
     config: ForecastConfig
     resolved_: ForecastConfig
     model_: ForecastNet
@@ -125,7 +124,7 @@ class Forecaster(Learner):
 
     def twin(self, cell: str, windows: Windows, *, progress: bool = False) -> Forecaster:
         """The same model with another cell, trained on the same data; kept in the run folder."""
-        return self._beside(cell, {"cell": cell}, windows.panel, progress=progress)
+        return self._beside(cell, self._form(cell), windows.panel, progress=progress)
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.

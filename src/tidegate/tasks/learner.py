@@ -74,7 +74,8 @@ class Learner(Estimator):
     help: ClassVar[str]  # of its ``train`` command
     data_help: ClassVar[str]  # what that command reads
     table_fields: ClassVar[tuple[str, ...]]  # options that describe the data
-    forms: ClassVar[dict[str, dict[str, Any]]]  # other forms that ``compare`` can put beside, as options
+    # Other forms of the model that ``compare`` can put beside it: the options that they change.
+    forms: ClassVar[dict[str, dict[str, Any]]] = {"rnn": {"cell": "rnn"}, "lstm": {"cell": "lstm"}}
     config: Any
     resolved_: Any
     model_: Any
@@ -316,14 +317,19 @@ class Learner(Estimator):
             return data is None
         return str(Path(data).resolve()) == self.data_
 
+    @property
+    def in_memory(self) -> bool:
+        """Was it fitted on data in memory? A run folder whose word on it is lost does not say so."""
+        return self.data_ is None and (self.folder_ is None or tells_source(self.folder_))
+
     def _source(self, data: Any) -> Any:
         """Data to score on: those given, or the table of ``fit``."""
         if data is not None:
             return data
-        if self.data_ is None:
-            if self.folder_ is not None and not tells_source(self.folder_):
-                raise DataError(f"evaluate needs data: {self.folder_ / SOURCE} is lost or damaged")
+        if self.in_memory:
             raise DataError("evaluate needs data: this model was fitted on data in memory, which it does not keep")
+        if self.data_ is None:
+            raise DataError(f"evaluate needs data: {self.folder_}/{SOURCE} is lost or damaged")
         if not Path(self.data_).exists():
             raise DataError(f"{self.data_}, which this model was trained on, is not there any more; give the data")
         return self.data_

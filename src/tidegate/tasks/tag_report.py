@@ -40,6 +40,7 @@ def evaluate(
     codes = sequences.codes(classes)
     known = codes >= 0
     found = {model.form: model.probabilities(sequences)}
+    model.check_comparisons(compare)
     for form in compare:
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.probabilities(sequences))

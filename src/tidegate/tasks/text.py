@@ -17,7 +17,7 @@ from torch import Tensor
 from tidegate.data.plain import Text, read_text
 from tidegate.errors import DataError
 from tidegate.tasks.learner import Learner, Report
-from tidegate.tasks.text_config import FORMS, TextConfig
+from tidegate.tasks.text_config import TextConfig
 from tidegate.tasks.text_generate import check_sampling, generate, prompt_bytes
 from tidegate.tasks.text_job import TextJob, byte_bits, streams
 from tidegate.tasks.text_network import TextNet
@@ -57,7 +57,6 @@ class TextModel(Learner):
         "paths."
     )
     table_fields: ClassVar[tuple[str, ...]] = ("validation", "test")
-    forms: ClassVar[dict[str, dict[str, Any]]] = FORMS
     config: TextConfig
     resolved_: TextConfig
     model_: TextNet

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tidegate.training.config import TrainingConfig
-
-# Other forms of a model, to be trained on the same text and put beside it.
-FORMS: dict[str, dict[str, Any]] = {"rnn": {"cell": "rnn"}, "lstm": {"cell": "lstm"}}
 
 
 class TextConfig(TrainingConfig):

@@ -61,6 +61,7 @@ def evaluate(
     """
     name = model.form
     found: dict[str, np.ndarray | float] = {name: model.byte_bits(data, _tail(before))}
+    model.check_comparisons(compare)
     for form in compare:
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.byte_bits(data, _tail(before)))
