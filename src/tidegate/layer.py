@@ -295,16 +295,7 @@ class LSTM(Recurrent):
             found = streaming.fast_step(self, x_t, state, reset)
             if found is not None:
                 return found
-        self._refuse_streaming("step")
-        if x_t.dim() not in (1, 2):
-            raise ValueError(
-                f"step reads one step (B, {self.input_size}) or ({self.input_size},); given {tuple(x_t.shape)}"
-            )
-        time = 1 if self.batch_first and x_t.dim() == 2 else 0
-        if reset is not None:
-            reset = torch.as_tensor(reset).unsqueeze(time if x_t.dim() == 2 else 0)
-        output, after = self(x_t.unsqueeze(time), state, reset=reset)
-        return output.squeeze(time), after
+        return super().step(x_t, state, reset)
 
     @property
     def random(self) -> bool:
@@ -341,11 +332,13 @@ class LSTM(Recurrent):
 
     def backend(self, input: Tensor | PackedSequence) -> ops.BackendChoice:
         """Which backend would run this input, and why; a slow one names what forces it."""
-        x = input.data if isinstance(input, PackedSequence) else input
-        noise = None
+        x, weights, noise = input.data if isinstance(input, PackedSequence) else input, self.weights(0), None
+        if torch.is_autocast_enabled(x.device.type):  # as the call itself casts
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weights = x.to(dtype), [w.to(dtype) for w in weights]
         if self.zoneout != (0.0, 0.0) or (self.training and self.recurrent_dropout):
             noise = ops.Noise(torch.zeros((), dtype=torch.int64), self.recurrent_dropout, *self.zoneout, self.training)
-        return ops.choose(x, self.weights(0), noise)
+        return ops.choose(x, weights, noise)
 
     def _states(self, hx: Any, x: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
         rows = self.num_layers * self.directions

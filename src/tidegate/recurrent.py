@@ -175,6 +175,7 @@ class Recurrent(nn.Module):
                 raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
             packed = input
             x, lengths = pad_packed_sequence(input)  # (T, B, I), rows in the caller's order
+            check_input(x, self.input_size, self.weight_ih_l0, batch_first=False)
             lengths = lengths.to(x.device)
             batched, batch_first = True, False
         else:
@@ -208,6 +209,27 @@ class Recurrent(nn.Module):
         if self.dropout and self.training:
             x = variational_dropout(x, self.dropout) if self.variational else F.dropout(x, self.dropout)
         return x
+
+    def step(self, x_t: Tensor, state: Any = None, reset: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Read one step: x_t (B, I) or (I,), reset (B,); the output is (B, P), or (P,), with the state after it.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional, which cannot stream.
+        """
+        self._refuse_streaming("step")
+        if not isinstance(x_t, Tensor):
+            raise TypeError(f"step reads a torch.Tensor; given {type(x_t).__name__}")
+        if x_t.dim() not in (1, 2):
+            raise ValueError(
+                f"step reads one step (B, {self.input_size}) or ({self.input_size},); given {tuple(x_t.shape)}"
+            )
+        time = 1 if self.batch_first and x_t.dim() == 2 else 0
+        if reset is not None:
+            reset = torch.as_tensor(reset).unsqueeze(time if x_t.dim() == 2 else 0)
+        output, after = self(x_t.unsqueeze(time), state, reset=reset)
+        return output.squeeze(time), after
 
     def _refuse_streaming(self, what: str) -> None:
         if self.bidirectional:

@@ -108,10 +108,12 @@ class State(NamedTuple):
 
         try:
             tensors = load(data)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch has not
             raise ValueError(f"a state is stored in the safetensors format; these bytes are not: {error}") from None
-        if set(tensors) != {"h", "c"} or tensors["h"].shape[:-1] != tensors["c"].shape[:-1]:
-            raise ValueError(f"a state holds h and c of the same layers and rows; these bytes hold {sorted(tensors)}")
+        held = ", ".join(f"{name} {tuple(t.shape)} of {t.dtype}" for name, t in sorted(tensors.items()))
+        fits = set(tensors) == {"h", "c"} and all(t.is_floating_point() and t.dim() in (2, 3) for t in tensors.values())
+        if not fits or tensors["h"].shape[:-1] != tensors["c"].shape[:-1]:
+            raise ValueError(f"a state holds h and c of the same layers and rows; these bytes hold {held}")
         return State(tensors["h"].to(device), tensors["c"].to(device))
 
 

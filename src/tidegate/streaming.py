@@ -12,6 +12,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.modules.module as _everywhere
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -44,6 +45,7 @@ class Plan:
         ]
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = native.ACCUMULATOR[self.dtype]
+        self.zoneout = lstm.zoneout
         self.shape = (lstm.num_layers, batch, lstm.hidden_size)
         self.x_shape = (batch, lstm.input_size)
         self.calls: list[bytearray] = []
@@ -62,7 +64,7 @@ class Plan:
                     interface.SIZES.pack(interface.VERSION, *sizes, *strides, 0, 0, 0),
                     interface.WEIGHTS.pack(*weights),
                     interface.NORMS.pack(*norms),
-                    noise=interface.NOISE.pack(0, 0.0, *lstm.zoneout, 0, 0, 0),
+                    noise=interface.NOISE.pack(0, 0.0, *self.zoneout, 0, 0, 0),
                 )
             )
             packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
@@ -101,25 +103,30 @@ def _current(plan: Plan, lstm: LSTM) -> bool:
     """Are the parameters still those that were packed, as far as torch's counters tell?"""
     parameters = lstm._parameters
     for name, p, version, address in plan.watched:
-        if parameters[name] is not p or p._version != version or p.data_ptr() != address:
+        if parameters.get(name) is not p or p._version != version or p.data_ptr() != address:
             return False
-    return plan.updates == _updates
+    return plan.updates == _updates and plan.zoneout is lstm.zoneout
 
 
 def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, State] | None:
-    """``lstm.step`` for x (B, I) straight on the kernels, or None where the general way is needed."""
+    """``lstm.step`` for x (B, I) or (I,) straight on the kernels, or None where the general way is needed."""
+    if type(x) is not Tensor:
+        return None
     plan = lstm.__dict__.get("_plan")
     if plan is None or x.shape != plan.x_shape or not _current(plan, lstm):
+        if x.dim() == 1:
+            return _single(lstm, x, state, reset)
         plan = _prepare(lstm, x)
         if plan is None:
             return None
     if (
         x.dtype is not plan.dtype
         or not x.is_cpu
-        or type(x) is not Tensor
         or (lstm.training and lstm.random)
         or lstm._forward_hooks
         or lstm._forward_pre_hooks
+        or _everywhere._global_forward_hooks
+        or _everywhere._global_forward_pre_hooks
         or not ops.plain()
     ):
         return None
@@ -127,16 +134,20 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
     if state is None:
         h, c = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=cell_dtype)
     else:
+        if type(state) is not State and (type(state) is not tuple or len(state) != 2):
+            return None
         h, c = state
-        if h.dtype is not dtype or c.dtype is not cell_dtype or h.shape != shape or c.shape != shape or not h.is_cpu:
+        if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not cell_dtype:
+            return None
+        if h.shape != shape or c.shape != shape or not h.is_cpu or not c.is_cpu:
             return None
     if not (x.is_contiguous() and h.is_contiguous() and c.is_contiguous()):
         x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
     at_reset = 0
     if reset is not None:
-        reset = reset.to("cpu", torch.bool).contiguous()
-        if reset.shape != shape[1:2]:
+        if type(reset) is not Tensor or reset.dtype is not torch.bool or reset.shape != shape[1:2] or not reset.is_cpu:
             return None
+        reset = reset.contiguous()
         at_reset = reset.data_ptr()
     output, h_n, c_n = torch.empty_like(plan.output), torch.empty_like(h), torch.empty_like(c)
     code = plan.run(
@@ -153,10 +164,26 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
     return output, State(h_n, c_n)
 
 
+def _single(lstm: LSTM, x: Tensor, state: Any, reset: Any) -> tuple[Tensor, State] | None:
+    """``fast_step`` for a single x (I,), as a row of its own."""
+    if state is not None:
+        if type(state) not in (State, tuple) or [type(m) is Tensor and m.dim() for m in state] != [2, 2]:
+            return None
+        state = tuple(m.unsqueeze(1) for m in state)
+    if reset is not None:
+        if type(reset) is not Tensor or reset.dim():
+            return None
+        reset = reset.unsqueeze(0)
+    found = fast_step(lstm, x.unsqueeze(0), state, reset)
+    if found is None:
+        return None
+    output, after = found
+    return output.squeeze(0), State(after.h.squeeze(1), after.c.squeeze(1))
+
+
 def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
     """A new plan, kept with the layer; None where its weights cannot be kept packed."""
     global _hook
-    forget(lstm)
     if x.dim() != 2 or x.shape[1] != lstm.input_size or x.shape[0] == 0 or not _eligible(lstm, x):
         return None
     if _hook is None:
@@ -210,8 +237,8 @@ class Streamer:
     """
 
     def __init__(self, lstm: LSTM, batch: int = 1) -> None:
-        if batch < 1:
-            raise ValueError(f"batch is the number of rows, at least 1; given {batch}")
+        if not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch is the number of rows, a whole number of at least 1; given {batch!r}")
         lstm._refuse_streaming("a Streamer")
         reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(0), None)
         if reason is not None:
@@ -287,6 +314,9 @@ class Streamer:
     @state.setter
     def state(self, state: tuple[Tensor, Tensor]) -> None:
         h, c = state
+        for name, memory, given in (("h", self._h[self._turn], h), ("c", self._c[self._turn], c)):
+            if given.shape != memory.shape:
+                raise ValueError(f"the state's {name} is (L, B, H) = {tuple(memory.shape)}; given {tuple(given.shape)}")
         self._h[self._turn].copy_(h.detach())
         self._c[self._turn].copy_(c.detach())
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, gradients
+from safetensors.torch import save
 
 import tidegate as tg
 
@@ -208,6 +209,14 @@ def test_backend_says_which_and_why():
         pass
 
 
+def test_backend_under_autocast():
+    layer = tg.LSTM(3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        casts = [layer.backend(torch.zeros(5, 2, 3, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    half = layer.bfloat16().backend(torch.zeros(5, 2, 3, dtype=torch.bfloat16))
+    assert casts == [half, half]
+
+
 def refusal(*args, **kwargs):
     layer = tg.LSTM(3, 4)
     return lambda: layer(*args, **kwargs)
@@ -260,6 +269,21 @@ BAD = {
         ValueError,
         "brings its own lengths; lengths was given as well, expected None",
     ),
+    "packed features": (
+        refusal(torch.nn.utils.rnn.pack_sequence([torch.randn(5, 7), torch.randn(2, 7)])),
+        ValueError,
+        "input_size; given 7 .* expected 3",
+    ),
+    "packed dtype": (
+        refusal(torch.nn.utils.rnn.pack_sequence([torch.randn(5, 3).double()])),
+        TypeError,
+        "given torch.float64, expected torch.float32",
+    ),
+    "what does not fit together": (
+        lambda: tg.ops.lstm_sequence(torch.randn(5, 2, 7), *state(), tg.LSTM(3, 4).weights(0)),
+        ValueError,
+        r"x \(T, B, I\) \(5, 2, 7\).*weight_ih \(4H, I\) \(16, 3\) .* do not fit together",
+    ),
     "state device": (
         refusal(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4, device="meta"), torch.zeros(1, 2, 4))),
         ValueError,
@@ -301,6 +325,16 @@ BAD = {
     "a state alone": (lambda: tg.State.stack(state()), TypeError, "sequence of tg.State; given Tensor in it"),
     "checkpoint": (lambda: tg.LSTM(3, 4, checkpoint_every=0), ValueError, "at least 1; given 0"),
     "state bytes": (lambda: tg.State.from_bytes(b"no state"), ValueError, "safetensors format; these bytes are not"),
+    "bytes of whole numbers": (
+        lambda: tg.State.from_bytes(save({"h": torch.zeros(1, 2, 4).long(), "c": torch.zeros(1, 2, 4)})),
+        ValueError,
+        r"these bytes hold c \(1, 2, 4\) of torch.float32, h \(1, 2, 4\) of torch.int64$",
+    ),
+    "bytes of a number": (
+        lambda: tg.State.from_bytes(save({"h": torch.zeros(()), "c": torch.zeros(())})),
+        ValueError,
+        "h and c of the same layers and rows",
+    ),
     "no state": (lambda: tg.State.stack([]), ValueError, "at least one state; given none"),
     "backend that declines": (
         lambda: ops_forced("native", tg.LSTM(3, 4, proj_size=2)),

@@ -59,3 +59,40 @@ def test_forward_derivatives_and_vmap_take_the_recorded_steps():
     step = 1e-6
     torch.testing.assert_close(tangent, (layer(x + step)[0] - layer(x - step)[0]) / (2 * step), rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(torch.func.vmap(lambda x: layer(x)[0])(x[None])[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_second_derivatives_of_the_module(frozen):
+    layer = tg.RNN(INPUTS, H, dtype=torch.float64).requires_grad_(not frozen)
+    x = torch.randn(3, 2, INPUTS, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x)[0], x)
+
+
+def test_second_derivatives_where_the_state_depends_on_the_weights_too():
+    layer = tg.RNN(INPUTS, H, dtype=torch.float64)
+    x = torch.randn(4, 2, INPUTS, dtype=torch.float64)
+
+    def slope(hh: torch.Tensor, chunks: int) -> torch.Tensor:
+        state, loss = None, torch.zeros(())
+        for part in x.chunk(chunks):
+            output, state = torch.func.functional_call(layer, {"weight_hh_l0": hh}, (part, state))
+            loss = loss + output.pow(3).sum()
+        [found] = torch.autograd.grad(loss, hh, create_graph=True)
+        [second] = torch.autograd.grad(found.pow(2).sum(), hh)
+        return second
+
+    hh = layer.weight_hh_l0.detach().clone().requires_grad_()
+    torch.testing.assert_close(slope(hh, 2), slope(hh, 1))
+
+
+def test_steps_equal_the_whole():
+    layer = tg.RNN(INPUTS, H, 2, dtype=torch.float64)
+    x = torch.randn(T, B, INPUTS, dtype=torch.float64)
+    state, outputs = None, []
+    for x_t in x:
+        output, state = layer.step(x_t, state)
+        outputs.append(output)
+    whole, after = layer(x)
+    torch.testing.assert_close(torch.stack(outputs), whole)
+    torch.testing.assert_close(state, after)
+    torch.testing.assert_close(layer.step(x[0, 0])[0], whole[0, 0])

@@ -22,3 +22,10 @@ def test_gradient_penalty(layers):
             found.append(torch.autograd.grad(slope.pow(2).sum(), [x, *lstm.parameters()]))
     for fast, slow in zip(*found, strict=True):
         assert_close(fast, slow, 1e-10, "second derivative")
+
+
+def test_of_no_steps_there_is_none():
+    lstm = tg.LSTM(3, 5)
+    x = torch.zeros(0, 2, 3, requires_grad=True)
+    [slope] = torch.autograd.grad(lstm(x)[0].sum(), x, create_graph=True)
+    assert slope.shape == x.shape

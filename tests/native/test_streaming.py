@@ -331,3 +331,84 @@ def test_steps_with_gradients_keep_them():
     output, _ = lstm.step(torch.randn(3, I))
     output.sum().backward()
     assert lstm.weight_hh_l0.grad is not None
+
+
+@torch.no_grad()
+def test_steps_of_a_single_stream_keep_the_weights_packed():
+    lstm, x = layer(), torch.randn(4, I)
+    alone, state = stepped(lstm, x)
+    plan = vars(lstm)["_plan"]
+    rows, after = stepped(lstm, x[:, None])
+    assert vars(lstm)["_plan"] is plan
+    assert torch.equal(alone, rows[:, 0])
+    assert torch.equal(torch.stack(state), torch.stack(after)[:, :, 0])
+    again, _ = lstm.step(x[0], state, torch.tensor(True))
+    assert torch.equal(again, alone[0])
+    assert vars(lstm)["_plan"] is plan
+
+
+@torch.no_grad()
+def test_zoneout_that_is_changed_between_steps():
+    lstm, x = layer(zoneout=0.1), torch.randn(3, 2, I)
+    stepped(lstm, x)
+    lstm.zoneout = (0.5, 0.7)
+    assert torch.equal(stepped(lstm, x)[0], whole(lstm, x)[0])
+
+
+@torch.no_grad()
+def test_a_weight_that_is_parametrised_between_steps():
+    lstm, x = layer(), torch.randn(3, 2, I)
+    before, _ = stepped(lstm, x)
+    torch.nn.utils.parametrizations.weight_norm(lstm, "weight_hh_l0")
+    torch.testing.assert_close(stepped(lstm, x)[0], before)
+
+
+@torch.no_grad()
+def test_hooks_on_all_modules_see_steps():
+    lstm, seen = layer(), []
+    lstm.step(torch.randn(2, I))
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        lstm.step(torch.randn(2, I))
+    finally:
+        handle.remove()
+    assert lstm in seen
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ((torch.zeros(2, 3, H), torch.zeros(2, 3, H, device="meta")), ValueError, "c_0 .*given meta, expected cpu"),
+        (torch.zeros(2, 2, 3, H), TypeError, r"pair \(h_0, c_0\); given Tensor"),
+        (5, TypeError, r"pair \(h_0, c_0\); given int"),
+    ],
+    ids=["elsewhere", "tensor", "number"],
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_states_that_a_step_refuses(given, kind, said, grad):
+    lstm = layer()
+    with torch.set_grad_enabled(grad):
+        lstm.step(torch.zeros(3, I))
+        with pytest.raises(kind, match=said):
+            lstm.step(torch.zeros(3, I), given)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_step_takes_the_same_resets_with_gradients_and_without(grad):
+    lstm, x = layer(), torch.randn(2, I)
+    state = tg.State(torch.randn(2, 2, H), torch.randn(2, 2, H))
+    with torch.set_grad_enabled(grad):
+        expected = lstm.step(x, state, torch.tensor([True, False]))[0]
+        assert torch.equal(lstm.step(x, state, [True, False])[0], expected)
+        with pytest.raises(TypeError, match="reset is a bool tensor"):
+            lstm.step(x, state, torch.tensor([1.0, 0.0]))
+        with pytest.raises(TypeError, match="step reads a torch.Tensor; given ndarray"):
+            lstm.step(x.numpy())
+
+
+def test_a_streamer_takes_a_state_of_its_shape_alone():
+    stream = tg.Streamer(layer(), batch=3)
+    with pytest.raises(ValueError, match=r"the state's h is \(L, B, H\) = \(2, 3, 19\); given \(19,\)"):
+        stream.state = (torch.zeros(H), torch.zeros(2, 3, H))
+    with pytest.raises(ValueError, match=r"batch is the number of rows, a whole number of at least 1; given 2\.0"):
+        tg.Streamer(layer(), batch=2.0)

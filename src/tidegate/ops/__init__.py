@@ -148,6 +148,7 @@ def lstm_sequence(
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
     """
+    check_sizes(x, h_0, c_0, weights)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -208,6 +209,18 @@ def rnn_sequence(
 def _known(name: str) -> None:
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
+
+
+def check_sizes(x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]) -> None:
+    """Do input, memories and weights fit together? The kernels take nothing but their addresses."""
+    D, B, I = len(weights), x.shape[1], x.shape[2]
+    for w in weights:
+        P, H = w.hh.shape[1], w.hh.shape[0] // 4
+        if w.ih.shape[1] != I or w.ih.shape[0] != 4 * H or h_0.shape != (D, B, P) or c_0.shape != (D, B, H):
+            raise ValueError(
+                f"x (T, B, I) {tuple(x.shape)}, h_0 (D, B, P) {tuple(h_0.shape)}, c_0 (D, B, H) {tuple(c_0.shape)}, "
+                f"weight_ih (4H, I) {tuple(w.ih.shape)} and weight_hh (4H, P) {tuple(w.hh.shape)} do not fit together"
+            )
 
 
 def check_lengths(lengths: Tensor | None, steps: int) -> None:

@@ -327,7 +327,7 @@ def second_derivative(
 ) -> tuple[Tensor | None, ...]:
     """The derivative of ``backward`` by x, h_0, c_0, its four gradients and the weights, in this order."""
     with torch.enable_grad():
-        leaves = [None if t is None else _leaf(t) for t in inputs]
+        leaves = [None if t is None else leaf(t) for t in inputs]
         first = by_reference(call, [t for t in (*leaves[:3], *leaves[7:]) if t is not None], leaves[3:7])
     pairs = [(f, s) for f, s in zip(first, second, strict=True) if f is not None and s is not None and f.requires_grad]
     wanted = [t for t in leaves if t is not None]
@@ -343,17 +343,20 @@ def second_derivative(
 def by_reference(call: Call, inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """What ``backward`` computes, through the reference and differentiable itself."""
     with torch.enable_grad():
-        leaves = [_leaf(t) for t in inputs]
+        leaves = [leaf(t) for t in inputs]
         x, h_0, c_0, *flat = leaves
         result = reference.lstm_sequence(x, h_0, c_0, call.weights(flat), call.lengths, call.reset, call.noise)
         if call.joined:
             result = result._replace(output=result.output.flatten(2))
         pairs = [(r, g) for r, g in zip(result, grads, strict=True) if r is not None and g is not None]
-        outputs, weights = zip(*[(r, g) for r, g in pairs if r.requires_grad], strict=True)
+        pairs = [(r, g) for r, g in pairs if r.requires_grad]
+        if not pairs:  # without steps no result depends on anything
+            return (None,) * len(leaves)
+        outputs, weights = zip(*pairs, strict=True)
         return torch.autograd.grad(outputs, leaves, weights, allow_unused=True, create_graph=True)
 
 
-def _leaf(t: Tensor) -> Tensor:
+def leaf(t: Tensor) -> Tensor:
     """Where a derivative stops: one input must not be reached through another, such as x through d_output."""
     return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import RNNWeights, rnn_input
+from tidegate.ops import native
 
 
 def takes(
@@ -86,8 +87,10 @@ class _Steps(torch.autograd.Function):
     def backward(ctx, grad):
         a_x, h_0, hh, h = ctx.saved_tensors
         if torch.is_grad_enabled():
-            recorded = _recorded(a_x, h_0, hh, ctx.nonlinearity)
-            return *torch.autograd.grad(recorded, (a_x, h_0, hh), grad, create_graph=True, allow_unused=True), None
+            leaves = tuple(native.leaf(t) for t in (a_x, h_0, hh))
+            a, h, w = leaves
+            recorded = _recorded(a, h, w, ctx.nonlinearity)
+            return *torch.autograd.grad(recorded, leaves, grad, create_graph=True), None
         slope = 1 - h * h if ctx.nonlinearity == "tanh" else (h > 0).to(h.dtype)
         da = torch.empty_like(h)  # (T, B, H), of the pre-activations
         torch.mul(grad[-1], slope[-1], out=da[-1])

@@ -179,7 +179,7 @@ class _Known(torch.autograd.Function):
         call, valid, cut = ctx.rest
         again = torch.is_grad_enabled()
         with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            leaves = [native._leaf(t) for t in ctx.saved_tensors]
+            leaves = [native.leaf(t) for t in ctx.saved_tensors]
             x, h_0, c_0, hidden, cells, *flat = leaves
             gates = _gates(x, h_0, c_0, hidden, cells, call.weights(flat), valid, cut, call.noise)
         pairs = [(gate, g) for gate, g in zip(gates, grads, strict=True) if g is not None]
