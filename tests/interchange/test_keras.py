@@ -371,6 +371,11 @@ def test_files_of_other_kinds_and_attacks(tmp_path, monkeypatch):
         file.create_dataset("lstm/kernel", (2**20, 2**20), "f4", chunks=True)  # nothing on the disk
     with pytest.raises(InterchangeError, match="lstm/kernel has more than 4,294,967,296 bytes"):
         from_keras(tmp_path / "y.h5")
+    with h5py.File(tmp_path / "many.h5", "w") as file:  # packed, and none of it on the disk
+        for k in range(10):
+            file.create_dataset(f"lstm_{k}/kernel", (2**11, 2**11), "f4", chunks=True, compression="gzip")
+    with pytest.raises(InterchangeError, match="unpack to far more than the file holds"):
+        from_keras(tmp_path / "many.h5")
     monkeypatch.setattr(keras_files, "LARGEST", 100)
     np.savez_compressed(tmp_path / "z.npz", np.zeros(1000))
     with pytest.raises(InterchangeError, match="unpacks to more than 100 bytes"):
@@ -382,3 +387,16 @@ def test_without_h5py(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtra, match=r'pip install "tidegate\[keras\]"; or save the weights with numpy.savez'):
         from_keras(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_name": "Bidirectional", "config": {"layer": 5}},
+        {"class_name": "Bidirectional", "config": {"layer": {"config": 5, "class_name": "LSTM"}}},
+        {"class_name": "Bidirectional", "config": {"layer": {}, "merge_mode": []}},
+    ],
+)
+def test_configurations_that_are_none(config):
+    with pytest.raises(InterchangeError, match="configuration"):
+        from_keras([np.zeros((3, 16), np.float32), np.zeros((4, 16), np.float32)] * 2, config=config)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -416,3 +418,69 @@ def test_attributes_of_the_wrong_type(key):
     model = om.single(**{key: 1.5})
     with pytest.raises(InterchangeError, match=f"the attribute {key} has the wrong type"):
         load_onnx(model)
+
+
+def grown(nodes: list, constants: dict) -> tuple[list, int]:
+    """Layers of two nodes with others between, and the bytes that reading them took beside."""
+    lower, upper = om.weights(3, 4), om.weights(4, 4, seed=1)
+    first = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], "lower", hidden_size=4)
+    last = helper.make_node("LSTM", ["last", "W2", "R2", "B2"], ["Y2"], "upper", hidden_size=4)
+    constants = lower | {k + "2": v for k, v in upper.items()} | constants
+    model = om.model([first, *nodes, last], constants, ["Y2"])
+    tracemalloc.start()
+    found = load_onnx(model)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found, most
+
+
+def test_what_lies_between_layers_and_grows_is_not_followed():
+    index = np.zeros(20_000, np.int64)
+    gathers = [
+        helper.make_node("Gather", ["Y", "index"], ["a"], axis=0),
+        helper.make_node("Gather", ["a", "index"], ["last"], axis=2),
+    ]
+    found, most = grown(gathers, {"index": index})
+    assert len(found) == 2
+    assert most < 30e6
+    names = ["Y", *(f"n{k}" for k in range(7)), "last"]
+    joins = [helper.make_node("Concat", [a] * 16, [b], axis=0) for a, b in itertools.pairwise(names)]
+    found, most = grown(joins, {})
+    assert len(found) == 2
+    assert most < 30e6
+
+
+def test_lengths_and_states_of_the_wrong_kind():
+    given = om.weights(3, 4)
+    node = om.node("", "X", 4, given, {"sequence_lens": "lens"})
+    for wrong in (np.array([1.0, np.nan], np.float32), np.array([[2]], np.int32), np.array([-1], np.int32)):
+        with pytest.raises(InterchangeError, match="sequence_lens holds a number of steps for each row"):
+            load_onnx(om.model([node], given | {"lens": wrong}, ["Y"]))
+    node = om.node("", "X", 4, given, {"initial_h": "h"})
+    with pytest.raises(InterchangeError, match="are float16, float32, float64 or bfloat16; the model holds int64"):
+        load_onnx(om.model([node], given | {"h": np.zeros((1, 2, 4), np.int64)}, ["Y"]))
+    model = om.model([om.node("", "X", 4, given)], given, ["Y"])
+    for tensor in model.graph.initializer:
+        size = np.prod(tensor.dims)
+        tensor.ClearField("raw_data")
+        tensor.data_type, tensor.raw_data = onnx.TensorProto.FLOAT8E4M3FN, bytes(int(size))
+    with pytest.raises(InterchangeError, match="the model holds float8"):
+        load_onnx(model)
+
+
+def test_states_of_other_rows_in_one_stack():
+    lower, upper = om.weights(3, 4), om.weights(4, 4, seed=1)
+    nodes = [
+        om.node("", "X", 4, lower, {"initial_h": "h"}),
+        helper.make_node("Squeeze", ["Y", "one"], ["s"]),
+        helper.make_node("LSTM", ["s", "W2", "R2", "B2", "", "h2"], ["Y2"], hidden_size=4),
+    ]
+    constants = lower | {k + "2": v for k, v in upper.items()}
+    constants |= {"one": np.array([1]), "h": np.zeros((1, 2, 4), np.float32), "h2": np.zeros((1, 3, 4), np.float32)}
+    with pytest.raises(InterchangeError, match="initial states of one stack are of 2 and of other rows"):
+        load_onnx(om.model(nodes, constants, ["Y2"]))
+
+
+def test_reversed_refuses_lengths_past_the_end():
+    with pytest.raises(ValueError, match="from 0 to the number of steps, 5; given values from 2 to 8"):
+        Reversed(tg.LSTM(3, 4))(torch.zeros(5, 2, 3), lengths=torch.tensor([8, 2]))

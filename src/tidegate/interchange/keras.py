@@ -120,7 +120,10 @@ def from_keras(
     else:
         arrays = _flat(weights)
     given = [config] if isinstance(config, Mapping) else list(config or found)
-    merge = _check_config(given)
+    try:
+        merge = _check_config(given)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InterchangeError(f"a layer's configuration is no Keras configuration: {error}") from None
     both = bool(bidirectional) if bidirectional is not None or not given else _is_bidirectional(given[0])
     return _make(_cells(arrays), both, {"batch_first": True} | merge | options)
 

@@ -20,6 +20,7 @@ from tidegate.data.atomic import why
 from tidegate.errors import InterchangeError, MissingExtra, TidegateError
 
 LARGEST = 2**32  # bytes of weights in a file
+SPARSE = 1024  # bytes of weights for each of an HDF5 file at most: more is no file of trained weights
 # What zipfile, numpy, json and h5py raise on files that were cut or changed.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, EOFError, RuntimeError,
@@ -135,6 +136,7 @@ def _hdf5(file: Any, configs: list[dict[str, Any]]) -> tuple[dict[str, np.ndarra
         ) from None
     arrays: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
+    size = file.seek(0, io.SEEK_END)
     with h5py.File(file, "r") as tree:
         if "model_config" in tree.attrs:
             configs = _configs(json.loads(tree.attrs["model_config"]))
@@ -144,12 +146,14 @@ def _hdf5(file: Any, configs: list[dict[str, Any]]) -> tuple[dict[str, np.ndarra
                 if name.endswith("/vars") and isinstance(item.attrs.get("name"), str):
                     names[name.removesuffix("/vars")] = item.attrs["name"]
                 return
-            if name.startswith("optimizer"):
+            if name.startswith("optimizer") or name.partition(":")[0].rpartition("/")[2] not in _ORDER:
                 return
             if item.external or item.is_virtual:
                 raise InterchangeError(f"{name} lies in another file, which is not read")
-            if item.size * item.dtype.itemsize > LARGEST:
+            if item.nbytes > LARGEST:
                 raise InterchangeError(f"{name} has more than {LARGEST:,} bytes")
+            if item.nbytes + sum(array.nbytes for array in arrays.values()) > min(LARGEST, SPARSE * size):
+                raise InterchangeError(f"{name} and what stands before it unpack to far more than the file holds")
             arrays[name] = item[()]
 
         tree.visititems(visit)

@@ -21,7 +21,7 @@ from tidegate.interchange.onnx_graph import LARGEST, need
 
 # They give no more numbers than they take.
 MOVES = frozenset({"Constant", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat"})
-_SMALL = 2**20  # bytes that a constant may always take
+SMALL = 2**20  # bytes that a constant may always take
 DEPTH = 32  # nodes between a weight and the constants that it is made of
 
 
@@ -112,7 +112,7 @@ class Constants:
                     self._values[node.output[0]] = self._array(attribute.t)
                     return
         size = sum(feeds[name].nbytes for name in node.input if name)
-        if size > 4 * self._read + _SMALL:
+        if size > 4 * self._read + SMALL:
             raise InterchangeError(
                 f"the constant {node.output[0]!r} would take {size:,} bytes, made of {self._read:,} in the file"
             )
@@ -183,6 +183,10 @@ def evaluate(nodes: list[Any], feeds: Mapping[str, Any], outputs: list[str], ops
 
 def to_tensor(value: np.ndarray) -> Tensor:
     """A tensor of its own from an array of any floating dtype that ONNX has."""
+    if value.dtype.name not in ("float16", "float32", "float64", "bfloat16"):
+        raise InterchangeError(
+            f"weights and states are float16, float32, float64 or bfloat16; the model holds {value.dtype}"
+        )
     if value.dtype.name == "bfloat16":
         return torch.from_numpy(np.ascontiguousarray(value).view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(np.array(value))  # a copy: the file's memory is read-only

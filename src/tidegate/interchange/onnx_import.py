@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.errors import InterchangeError
-from tidegate.interchange.onnx_file import MOVES, Constants, evaluate, read, to_tensor
+from tidegate.interchange.onnx_file import MOVES, SMALL, Constants, evaluate, read, to_tensor
 from tidegate.interchange.onnx_graph import need
 from tidegate.layer import LSTM
+from tidegate.ops import check_lengths
 from tidegate.state import State
 
 _INPUTS = ("input", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
@@ -60,6 +61,7 @@ class Reversed(nn.Module):
             return x.flip(time)
         steps = torch.arange(x.shape[time], device=x.device)
         valid = torch.as_tensor(lengths, device=x.device)  # (B,), or () unbatched
+        check_lengths(valid, len(steps))
         if valid.dim() == 0:
             return x.index_select(0, torch.where(steps < valid, valid - 1 - steps, steps))
         place = torch.where(steps < valid[:, None], valid[:, None] - 1 - steps, steps)  # (B, T)
@@ -169,6 +171,10 @@ def _read_node(node: Any, place: int, constants: Constants) -> _Node:
             )
         states.append(state)
     lengths = constants.get(names["sequence_lens"]) if names["sequence_lens"] else None
+    if lengths is not None and (lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any()):
+        raise InterchangeError(
+            f"{name}: sequence_lens holds a number of steps for each row; given {lengths.dtype} {lengths.shape}"
+        )
     return _Node(
         name,
         {
@@ -308,10 +314,27 @@ def _reads(model: Any, below: _Node, node: _Node, constants: Constants) -> bool:
         shape = (rows, steps, d, units) if below.layer["batch_first"] else (steps, d, rows, units)
         y = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         joined = y if below.layer["batch_first"] else y.swapaxes(1, 2)  # (.., .., D, H)
-        found = evaluate(between, {**fixed, below.output: y}, [node.feeds["input"]], constants.opset)
-        if found is None or not np.array_equal(found[0], joined.reshape(*joined.shape[:2], -1)):
+        found = _through(between, {**fixed, below.output: y}, 4 * y.nbytes + SMALL, constants.opset)
+        value = found.get(node.feeds["input"])
+        if value is None or not np.array_equal(value, joined.reshape(*joined.shape[:2], -1)):
             return False
     return True
+
+
+def _through(nodes: list[Any], values: dict[str, np.ndarray], most: int, opset: int) -> dict[str, np.ndarray]:
+    """Values by name after nodes in their order, up to one that cannot be computed or would give too many bytes."""
+    for node in nodes:
+        feeds = {name: values[name] for name in node.input if name in values}
+        outputs = [name for name in node.output if name]
+        size = sum(value.nbytes for value in feeds.values())
+        if node.op_type == "Gather" and len(feeds) == 2:
+            data, indices = (feeds[name] for name in node.input)
+            size = indices.size * data.nbytes  # at most
+        found = evaluate([node], feeds, outputs, opset) if size <= most else None
+        if found is None:
+            break
+        values |= zip(outputs, found, strict=True)
+    return values
 
 
 def _stack(nodes: list[_Node]) -> ImportedLSTM:
@@ -342,7 +365,9 @@ def _state(nodes: list[_Node]) -> State | None:
     known = [s for node in nodes for s in node.states if s is not None]
     if not known:
         return None
-    rows = max(s.shape[1] for s in known)
+    rows = known[0].shape[1]
+    if any(s.shape[1] != rows for s in known):
+        raise InterchangeError(f"initial states of one stack are of {rows} and of other rows of a batch")
     d, units = known[0].shape[0], known[0].shape[2]
     both = []
     for k in (0, 1):

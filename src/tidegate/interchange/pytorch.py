@@ -42,7 +42,7 @@ def from_torch(lstm: nn.LSTM, **options: Any) -> LSTM:
 def to_torch(lstm: LSTM) -> nn.LSTM:
     """A ``torch.nn.LSTM`` with a copy of the weights, which computes the same at evaluation.
 
-    ``recurrent_dropout`` and ``weight_dropout`` act in training only and are left behind.
+    ``recurrent_dropout``, ``weight_dropout`` and ``variational`` act in training only and are left behind.
 
     Raises
     ------
