@@ -44,11 +44,6 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(explain(error, list(cls.model_fields))) from None
 
-    @classmethod
-    def from_toml(cls, path: str | Path, **overrides: Any) -> Self:
-        """Read a TOML file; ``overrides`` win over it."""
-        return cls.make(**(read_toml(path) | overrides))
-
     def to_toml(self) -> str:
         """Every field that is set, as TOML (which has no null: a field left out is ``None``)."""
         return tomli_w.dumps({k: v for k, v in self.model_dump(mode="json").items() if v is not None})
@@ -68,7 +63,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"there is no configuration file {path}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; a configuration is a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 

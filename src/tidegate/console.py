@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.segment import Segments
 from rich.table import Table
 
-from tidegate.tasks.run import make_folder
+from tidegate.tasks.run import make_evaluation
 
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
@@ -43,7 +43,7 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
     if model.is_own(data):
         data = None
     if data is not None:
-        folder = make_folder(folder / "evaluations" / data.stem)
+        folder = make_evaluation(folder, data)
     command = model.command_ or shlex.join(["tidegate", *sys.argv[1:]])
     found = model.report(folder, data, compare=compare, command=command, progress=True)
     for note in found.notes:

@@ -118,3 +118,29 @@ def test_sequences_without_steps_alone_or_beside_others():
     np.testing.assert_array_equal(made.predict([empty, empty]), made.predict([empty, x[0], empty])[[0, 2]])
     made.fit(["tide in", "tide out"] * 10, y)
     np.testing.assert_allclose(made.predict_proba([""]), made.predict_proba(["", "tide"])[:1], rtol=1e-6)
+
+
+def test_files_that_are_hidden_are_passed_over(tmp_path):
+    for name in ("up/a.csv", "down/b.csv", ".ipynb_checkpoints/c.csv", "up/.d.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("t,v\n1,1\n2,3\n")
+    assert from_folder(tmp_path).names == ["down/b.csv", "up/a.csv"]
+
+
+def test_a_time_that_is_not_in_every_file_of_a_folder(tmp_path):
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / "a.csv").write_text("t,v\n1,1\n2,3\n")
+    with pytest.raises(DataError, match=r"--time s: .*a.csv has no column 's'"):
+        from_folder(tmp_path, time="s")
+    (tmp_path / "up" / "b.csv").write_text("t,v\n2020-01-02,1\n,3\n2020-01-01,3\n")
+    (tmp_path / "up" / "a.csv").write_text("t,v\n2020-01-02,1\n2020-01-03,3\n")
+    with pytest.raises(DataError, match=r"b.csv: --time t: row 2 \(line 3 of a CSV file\) has no time"):
+        from_folder(tmp_path, time="t")
+
+
+@pytest.mark.parametrize(("old", "new"), [("kind", "probability"), ("s", "probability"), ("s", "p_up")])
+def test_names_that_predictions_would_have_twice(old, new):
+    options = {"sequence": "s", "label": "kind", "feature": ["v"]}
+    options |= {role: new for role, name in options.items() if name == old}
+    with pytest.raises(ConfigError, match=f"predictions would have two columns named '{new}'; rename that of the data"):
+        tg.Classifier(**SMALL, **options).fit(waves().rename({old: new}))

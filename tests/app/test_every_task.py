@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from polars.testing import assert_frame_equal
+from safetensors.torch import save_file
 from tables import files, refused
 from task_cases import CASES, write
 
@@ -198,6 +199,18 @@ def _facts(**facts: object):
     return change
 
 
+def _larger(run: Path) -> None:
+    """A network of 400 MB and more, in the configuration and in what the model says of it."""
+    _edit("hidden_size = 4", "hidden_size = 9000")(run)
+    tensors, facts = load_tensors(run / "model.safetensors")
+    save_tensors(run / "model.safetensors", tensors, facts | {"config": facts["config"] | {"hidden_size": 9000}})
+
+
+def _nested(run: Path) -> None:
+    tensors, _ = load_tensors(run / "model.safetensors")
+    save_file(tensors, run / "model.safetensors", {"facts": "[" * 100_000})
+
+
 def _drop(name: str):
     def drop(run: Path) -> None:
         tensors, kept = load_tensors(run / "model.safetensors")
@@ -210,6 +223,9 @@ def _drop(name: str):
 DAMAGE = {
     "cut off": (_cut, "model.safetensors is damaged and cannot be read"),
     "no model": (lambda run: (run / "model.safetensors").unlink(), "it is not a finished run of tidegate"),
+    "nested facts": (_nested, "model.safetensors is damaged and cannot be read"),
+    "nested config": (_edit("hidden_size = 4", "hidden_size = " + "[" * 100_000), "config.toml is not valid TOML"),
+    "a larger network": (_larger, "do not fit together (weights of other sizes)"),
     "no config": (lambda run: (run / "config.toml").unlink(), "it is not a run folder of tidegate"),
     "unknown key": (_edit("hidden_size", "hiden_size"), "unknown option 'hiden_size'; did you mean 'hidden_size'?"),
     "not TOML": (_edit("=", ":"), "config.toml is not valid TOML"),
@@ -271,10 +287,7 @@ def test_weights_that_are_not_finite_are_refused(trained, run, task, tmp_path):
 def test_scores_on_other_data_are_kept_apart(trained, run, task, tmp_path):
     shutil.copytree(trained / task, tmp_path / "run")
     own = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.json", "README.md")}
-    write(CASES[task].table(), tmp_path / "other.csv")
-    if task in ("classify", "tag"):  # what trained is known again by its name
-        other = CASES[task].table().with_columns(s=pl.lit("new ") + pl.col("s"))
-        write(other, tmp_path / "other.csv")
+    new_data(task, tmp_path / "other.csv")
     assert run("evaluate", tmp_path / "run", tmp_path / "other.csv").code == 0
     apart = tmp_path / "run" / "evaluations" / "other"
     assert (apart / "metrics.json").is_file()
@@ -282,6 +295,62 @@ def test_scores_on_other_data_are_kept_apart(trained, run, task, tmp_path):
     assert {name: (tmp_path / "run" / name).read_bytes() for name in own} == own
     assert run("evaluate", tmp_path / "run").code == 0
     assert (tmp_path / "run" / "README.md").read_bytes() == own["README.md"]
+
+
+def new_data(task: str, path: Path) -> None:
+    """Data that a model of this task has not seen."""
+    table = CASES[task].table()
+    if task in ("classify", "tag"):  # what trained is known again by its name
+        table = table.with_columns(s=pl.lit("new ") + pl.col("s"))
+    write(table, path)
+
+
+def test_scores_on_tables_of_the_same_name_are_kept_apart(trained, run, task, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained / task, folder)
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        new_data(task, tmp_path / place / "new.csv")
+        result = run("evaluate", folder, tmp_path / place / "new.csv")
+        assert result.code == 0, result
+    first = files(folder / "evaluations" / "new")
+    assert {p.name for p in (folder / "evaluations").iterdir()} == {"new", "new-2"}
+    assert json.loads(first["data.json"])["data"] == str(tmp_path / "a" / "new.csv")
+    assert run("evaluate", folder, tmp_path / "b" / "new.csv").code == 0
+    assert {p.name for p in (folder / "evaluations").iterdir()} == {"new", "new-2"}
+    assert files(folder / "evaluations" / "new") == first
+
+
+def test_other_data_are_scored_where_its_own_are_gone(trained, run, task, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained / task, folder)
+    source = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(source | {"data": str(tmp_path / "moved.csv")}))
+    new_data(task, tmp_path / "new.csv")
+    result = run("evaluate", folder, tmp_path / "new.csv")
+    assert result.code == 0, result
+    found = json.loads((folder / "evaluations" / "new" / "metrics.json").read_text())["models"]
+    assert len(found) == 1 if task != "forecast" else "ridge" in found
+
+
+def test_going_on_with_other_sizes_is_refused(trained, run, task, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained / task, folder)
+    (folder / "model.safetensors").unlink()
+    _edit("hidden_size = 4", "hidden_size = 5")(folder)
+    result = run("train", task, "--resume", "--out", folder)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert "checkpoint.safetensors is of a run with other options, or damaged" in result.err
+
+
+def test_a_path_from_home(trained, run, task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(trained))
+    assert run(*train(task, Path("~") / f"{task}.csv", tmp_path / "run")).code == 0
+    assert load_run(tmp_path / "run").data_ == str(trained / f"{task}.csv")
+    assert load_run(tmp_path / "run").is_own(f"~/{task}.csv")
+    sources = [json.loads((folder / "data.json").read_text()) for folder in (tmp_path / "run", trained / task)]
+    assert sources[0]["sha256"] == sources[1]["sha256"]
 
 
 def test_what_it_was_trained_on_is_lost(trained, run, task, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs_native
+from task_cases import verses
 
 from tidegate.errors import ConfigError
 from tidegate.tasks.text_generate import choices, sample_bytes
@@ -141,3 +142,14 @@ def test_ctrl_c_while_it_writes(fitted):
             process.kill()
     assert process.returncode == 130
     assert said == b""
+
+
+def test_the_rnn_writes_too(run, tmp_path):
+    (tmp_path / "t.txt").write_bytes(verses())
+    small = ["--epochs", "1", "--hidden-size", "8", "--embedding-size", "8", "--num-layers", "1"]
+    result = run("train", "text", tmp_path / "t.txt", "--cell", "rnn", *small, "--out", tmp_path / "run")
+    assert result.code == 0, result
+    assert (tmp_path / "run" / "README.md").is_file()
+    result = run("generate", tmp_path / "run", "--length", "20")
+    assert result.code == 0, result
+    assert len(result.out) >= 20

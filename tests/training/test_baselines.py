@@ -9,7 +9,7 @@ from tables import hourly
 
 from tidegate.data.build import make_panel
 from tidegate.data.windows import Origins, Scaling, Windows
-from tidegate.tasks.baselines import fit_baselines
+from tidegate.tasks.baselines import fit_baselines, scaled_truth
 
 LEVELS = [0.1, 0.5, 0.9]
 HORIZON, SEASON = 30, 24  # farther than one season
@@ -73,3 +73,23 @@ def test_ridge_finds_a_linear_rule():
     truth = np.stack([7 + 2 * k[s : s + 3] for s in origins.step])
     assert np.abs(ridge[..., 1] - truth).mean() < 0.35 * np.abs(naive[..., 1] - truth).mean()
     assert (np.diff(ridge, axis=-1) >= 0).all()
+
+
+def test_ridge_sees_what_first_happens_late_in_the_table():
+    """A flag that is 0 in the first windows is no repetition of another that is 0 there."""
+    rng = np.random.default_rng(0)
+    tables = []
+    for name in ("a", "b"):
+        flags = {key: np.where(np.arange(500) < 260, 0.0, rng.random(500) < 0.2) for key in ("k", "m")}
+        y = 3 * flags["k"] - 2 * flags["m"] + 0.1 * rng.normal(size=500)
+        tables.append(
+            hourly(500).with_columns(s=pl.lit(name), y=pl.Series(y), **{k: pl.Series(v) for k, v in flags.items()})
+        )
+    panel = make_panel(pl.concat(tables), target=["y"], time="t", series="s", known=("k", "m"))
+    windows = Windows(panel, Scaling.fit(panel, 10**9), 48, 3, SEASON, [])
+    low = windows.start
+    made = fit_baselines(windows, windows.origins(low, low + 400), windows.origins(low + 400, low + 450), LEVELS, 0)
+    origins = windows.origins(low + 450, low + 500)
+    truth = scaled_truth(windows, origins)
+    errors = {name: np.nanmean(np.abs(made[name](origins)[..., 1] - truth)) for name in ("ridge", "naive")}
+    assert errors["ridge"] < 0.25 * errors["naive"]

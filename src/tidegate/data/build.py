@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidegate.data.columns import Rows, Times, no_value, numbers, percent, times, when
+from tidegate.data.columns import Rows, Times, as_text, no_value, numbers, percent, times, when
 from tidegate.data.grid import DAY, HOUR, Grid, Ints, infer_grid, parse_frequency
 from tidegate.data.panel import Floats, Panel
 from tidegate.data.table import check_columns
@@ -167,18 +167,10 @@ def _series(df: pl.DataFrame, series: str | None, rows: Rows) -> tuple[list[str]
     if (absent := no_value(column)).any():
         i = int(absent.arg_max() or 0)
         raise DataError(f"--series {series}: {rows.name(i)} names no series")
-    if column.dtype.is_nested():
-        raise DataError(f"--series {series}: the column holds lists; text or numbers are needed")
-    column = _as_text(column)
+    column = as_text(column)
     names = column.unique(maintain_order=True).to_list()
     codes = column.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
     return names, codes
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
-    return column.cast(pl.String)
 
 
 def _times(df: pl.DataFrame, time: str | None, codes: Ints, rows: Rows) -> Times:
@@ -309,7 +301,7 @@ def _static(
         column = df[name]
         text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
         if text if categories is None else name in categories:
-            values = _one_a_series(name, _as_text(column), codes, rows, names)
+            values = _one_a_series(name, as_text(column), codes, rows, names)
             seen = sorted({v for v in values if v is not None})
             kinds = seen if categories is None else list(categories[name])
             if not kinds:

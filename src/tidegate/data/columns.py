@@ -211,6 +211,15 @@ def when(moment: int, calendar: bool, zone: str | None = None) -> str:
     return text[:end] + (" UTC" if zone and clock else "")
 
 
+def as_text(column: pl.Series) -> pl.Series:
+    """A column as text; whole numbers without a point."""
+    if column.dtype.is_nested():
+        raise DataError(f"column '{column.name}' holds lists; text or numbers are needed")
+    if column.dtype.is_float() and bool((column == column.round(0)).all()):
+        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
+    return column.cast(pl.String)
+
+
 def no_value(column: pl.Series) -> pl.Series:
     """True where a column of any type holds nothing (null, NaN, blank text)."""
     empty = column.is_null()

@@ -124,11 +124,6 @@ class Grid:
         step = self.step * 365.2425 * DAY / 12 if self.kind == "months" else self.step
         return length / step
 
-    def moved_to(self, other: Grid) -> Grid:
-        """This grid's step at the place of another of the same kind."""
-        phase = other.phase % self.step
-        return replace(self, phase=phase, day=other.day, clock=other.clock, zone=other.zone)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML (which has no null: no zone is an empty text)."""
         return {**asdict(self), "zone": self.zone or ""}
@@ -140,7 +135,7 @@ class Grid:
             grid = cls(**{**values, "zone": values.get("zone") or None})
         except TypeError as error:
             raise DataError(f"not a grid: {error}") from None
-        whole = all(isinstance(v, int) for v in (grid.step, grid.phase, grid.day, grid.clock))
+        whole = all(isinstance(v, int) and abs(v) < 2**53 for v in (grid.step, grid.phase, grid.day, grid.clock))
         if grid.kind not in ("fixed", "months", "steps") or not whole or grid.step < 1:
             raise DataError(f"not a grid: {dict(values)}")
         return grid

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import Rows, no_value, numbers, times
+from tidegate.data.columns import Rows, as_text, no_value, numbers, times
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -89,9 +89,7 @@ def read_long(
     codes = column.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)  # (R,)
     keys: list[np.ndarray] = [codes]
     if time is not None:
-        if (absent := no_value(table[time])).any():
-            raise DataError(f"--time {time}: {rows.name(int(absent.arg_max() or 0))} has no time")
-        keys.insert(0, times(table[time], rows).moments)
+        keys.insert(0, moments(table[time], rows))
     order = np.lexsort(keys)
     if time is not None and (np.diff(order)[np.diff(codes[order]) == 0] < 0).any():
         notes.append("sorted the steps of each sequence by time")
@@ -141,10 +139,8 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """A column as text; whole numbers without a point."""
-    if column.dtype.is_nested():
-        raise DataError(f"column '{column.name}' holds lists; text or numbers are needed")
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
-    return column.cast(pl.String)
+def moments(column: pl.Series, rows: Rows) -> np.ndarray:
+    """What steps are sorted by (R,), all of them there."""
+    if (absent := no_value(column)).any():
+        raise DataError(f"--time {column.name}: {rows.name(int(absent.arg_max() or 0))} has no time")
+    return times(column, rows).moments

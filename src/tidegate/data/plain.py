@@ -98,7 +98,7 @@ def read_text(source: Any) -> Text:
         if not data:
             raise DataError(f"{path} is empty: it has zero bytes")
         return Text(np.frombuffer(data, np.uint8), [path.name], notes=[about(data)])
-    found = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+    found = [p for p in path.rglob("*") if p.is_file() and not hidden(p.relative_to(path))]
     names = sorted(p.relative_to(path).as_posix() for p in found)
     if not names:
         raise DataError(f"the folder {path} holds no file to read")
@@ -113,7 +113,8 @@ def read_text(source: Any) -> Text:
     return Text(np.frombuffer(data, np.uint8), files, starts[keep], [said])
 
 
-def _hidden(path: Path) -> bool:
+def hidden(path: Path) -> bool:
+    """Does a name in the path begin with a point?"""
     return any(part.startswith(".") for part in path.parts)
 
 

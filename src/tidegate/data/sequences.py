@@ -13,8 +13,9 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import Rows, numbers, times
-from tidegate.data.long_table import as_text, check_roles, offsets_of, read_long
+from tidegate.data.columns import Rows, as_text, numbers
+from tidegate.data.long_table import check_roles, moments, offsets_of, read_long
+from tidegate.data.plain import hidden
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -172,13 +173,18 @@ def from_folder(
 ) -> Sequences:
     """Sequences of a folder with a file each: CSV or Parquet with a row a step, or text.
 
-    With ``labelled`` the label is the name of the folder that a file lies in; else files may lie anywhere.
+    With ``labelled`` the label is the name of the folder that a file lies in; else files may lie anywhere. Hidden files
+    and folders are passed over.
 
     Raises
     ------
     DataError
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in TABLES + TEXTS)
+    files = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in TABLES + TEXTS and not hidden(p.relative_to(folder)) and p.is_file()
+    )
     if labelled and any(p.parent == folder for p in files):
         raise DataError(
             f"{folder} holds files beside its folders; each label is a folder of its own, with its files in it"
@@ -196,11 +202,12 @@ def from_folder(
     for path in files:
         table = read_table(path, [*columns, *([time] if time else [])] if columns else None)
         if not columns:
+            check_columns([time] if time else [], table.columns, str(path), "--time")
             columns = [c for c in table.columns if c != time and table[c].dtype.is_numeric()]
             if not columns:
                 raise DataError(f"{path} has no column of numbers")
-        order = np.argsort(times(table[time], Rows()).moments, kind="stable") if time else slice(None)
         try:
+            order = np.argsort(moments(table[time], Rows()), kind="stable") if time else slice(None)
             parts.append(np.stack([numbers(table[c], "--feature", Rows()) for c in columns], 1)[order])
         except DataError as error:
             raise DataError(f"{path}: {error}") from None

@@ -66,7 +66,7 @@ def read_table(
     elif isinstance(source, str | Path):
         where = str(source)
         frame = _read_file(Path(source).expanduser(), wanted, text)
-    elif type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
+    elif is_pandas(source) and hasattr(source, "columns"):
         where = "the data frame"
         frame = _from_pandas(source, wanted)
     else:
@@ -74,6 +74,11 @@ def read_table(
     if frame.height == 0:
         raise DataError(f"{where} is an empty table: it has columns but no rows")
     return frame
+
+
+def is_pandas(data: Any) -> bool:
+    """Is it of pandas, which is not imported to find out?"""
+    return type(data).__module__.split(".")[0] == "pandas"
 
 
 def write_table(frame: pl.DataFrame, path: str | Path) -> None:

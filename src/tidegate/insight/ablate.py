@@ -23,7 +23,7 @@ from tidegate.cell import LSTMWeights
 from tidegate.checks import check_choice
 from tidegate.frames import array, polars
 from tidegate.insight.calls import Score, capture, evaluation, scored
-from tidegate.insight.ledger import pick_layer
+from tidegate.insight.ledger import check_layer, pick_layer
 from tidegate.layer import LSTM
 from tidegate.trace import DIRECTIONS
 
@@ -109,6 +109,7 @@ def ablate(
         check_choice("gate", gate, GATES)
     elif value is not None:
         raise ValueError("value is what a gate is fixed at; given a value and no gate")
+    check_layer(layer, lstm.num_layers)
     if direction is not None and direction not in range(lstm.directions):
         raise ValueError(f"direction is from 0 to {lstm.directions - 1}; given {direction}")
     for unit in units or ():
@@ -128,6 +129,7 @@ def ablate_each(lstm: LSTM, x: Any, score: Score, *, layer: int = -1) -> Ablatio
 
     Costs one run of the model for each; parameters as in :func:`ablate`.
     """
+    check_layer(layer, lstm.num_layers)
     with evaluation(lstm), torch.no_grad():
         before = array(scored(score, x)).astype(np.float64)
         names, after = [], []

@@ -128,9 +128,14 @@ def ledger(
 
 def pick_layer(layers: Sequence[LayerTrace], layer: int) -> LayerTrace:
     """One of a trace's layers, with a sentence where it is not there."""
-    if not -len(layers) <= layer < len(layers):
-        raise ValueError(f"layer is from 0 to {len(layers) - 1}, or counted from the end; given {layer}")
+    check_layer(layer, len(layers))
     return layers[layer]
+
+
+def check_layer(layer: int, layers: int) -> None:
+    """Refuse the number of a layer that is not there."""
+    if not -layers <= layer < layers:
+        raise ValueError(f"layer is from 0 to {layers - 1}, or counted from the end; given {layer}")
 
 
 def layer_ledger(trace: LayerTrace, ends: Sequence[int] | None = None) -> Ledger:

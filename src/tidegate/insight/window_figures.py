@@ -174,14 +174,13 @@ def gates_heat(
     times: np.ndarray,
     name: str,
     lines: list[Line],
-    row: int = 0,
     direction: int = 0,
 ) -> Heat:
-    """All gates and both memories of one row over its (T,) ``times``, units in the given order."""
+    """All gates and both memories of the first row over its (T,) ``times``, units in the given order."""
     size = block(len(times))
     panels = []
     for gate, signed in _GATES:
-        values = getattr(trace, gate)[: len(times), row, direction].numpy()  # (T, H)
+        values = getattr(trace, gate)[: len(times), 0, direction].numpy()  # (T, H)
         if values.shape[1] == len(order):  # h of a projection has other units
             values = values[:, order]
         values = blocks(values, size).T.astype(np.float32)  # (H, n)

@@ -95,7 +95,7 @@ def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predi
 
     x, last = design(train)
     keep = np.flatnonzero(x.std(0, dtype=np.float64) > 1e-6)
-    keep = keep[_distinct(x[:200][:, keep])]
+    keep = keep[_distinct(x[:, keep])]
     scaler = StandardScaler()
     x = scaler.fit_transform(x[:, keep])
     y = np.nan_to_num(scaled_truth(windows, train) - last).reshape(len(train), -1)
@@ -115,8 +115,10 @@ def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predi
 
 def _distinct(x: Array) -> Array:
     """Indices of columns that repeat no earlier one (a lag is also a step of the history)."""
-    _, first = np.unique(x, axis=1, return_index=True)
-    return np.sort(first)
+    few = x[np.unique(np.linspace(0, len(x) - 1, 200).astype(int))]
+    _, first, which = np.unique(few, axis=1, return_index=True, return_inverse=True)
+    earlier = first[which]  # for each column the first one that is like it in these rows
+    return np.array([k for k, e in enumerate(earlier) if e == k or not np.array_equal(x[:, e], x[:, k])])
 
 
 def chunks(origins: Origins, size: int = CHUNK) -> list[Origins]:

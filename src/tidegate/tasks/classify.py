@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
+from tidegate.data.table import is_pandas
 from tidegate.errors import ConfigError
 from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
     about_sequences,
     check_classes,
     check_kind,
+    label_columns,
     label_frame,
     make_batch,
     with_labels,
@@ -28,8 +30,7 @@ from tidegate.tasks.classify_data import (
 from tidegate.tasks.classify_job import CHUNK, ClassifyJob, pretraining
 from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.classify_network import ClassifyNet
-from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.sequence_data import SequenceScaling, about_values
+from tidegate.tasks.sequence_data import SequenceScaling, about_values, check_distinct
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.training.ensemble import mean_of_probabilities
 from tidegate.training.pretrain import NextStepJob
@@ -216,6 +217,7 @@ class Classifier(SequenceLearner):
         found, codes = np.unique(data.labels, return_inverse=True)
         check_classes(found, codes, c)
         self.classes_ = np.array(found.tolist())
+        check_distinct(label_columns(data, self.classes_, c))
         test = self._test if c.test is None else c.test
         columns = [] if data.text or not (c.sequence or c.feature or data.named) else data.columns
         self.resolved_ = c.model_copy(update={"test": test, "feature": columns})

@@ -46,14 +46,14 @@ def check_kind(sequences: Sequences, scaling: SequenceScaling | None) -> None:
 
 def label_frame(sequences: Sequences, p: np.ndarray, classes: np.ndarray, config: ClassifyConfig) -> pl.DataFrame:
     """A row a sequence: the most probable label, its probability, and those (N, K) of all labels."""
-    return pl.DataFrame(
-        {
-            config.sequence or ("file" if sequences.named else "row"): sequences.names,
-            config.label or "label": classes[p.argmax(1)],
-            "probability": p.max(1),
-            **{f"p_{label}": p[:, k] for k, label in enumerate(classes.tolist())},
-        }
-    )
+    columns = [sequences.names, classes[p.argmax(1)], p.max(1), *p.T]
+    return pl.DataFrame(dict(zip(label_columns(sequences, classes, config), columns, strict=True)))
+
+
+def label_columns(sequences: Sequences, classes: np.ndarray, config: ClassifyConfig) -> list[str]:
+    """The names of a prediction's columns."""
+    which = config.sequence or ("file" if sequences.named else "row")
+    return [which, config.label or "label", "probability", *(f"p_{label}" for label in classes.tolist())]
 
 
 def with_labels(data: Sequences) -> tuple[Sequences, list[str]]:

@@ -75,8 +75,8 @@ def _groups(sequences: Sequences) -> int | None:
 
 
 def _baselines(model: Classifier) -> dict[str, Any]:
-    if model.sequences_ is None and model.data_ is None:
-        return {}  # trained on arrays and loaded again: what it learnt from is not kept
+    if not model.has_training_data:
+        return {}
     train, valid = model.kept_part("train"), model.kept_part("valid")
     return fit_baselines(train, _codes(model, train), valid, _codes(model, valid), len(model.classes_))
 

@@ -17,7 +17,7 @@ from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
-from tidegate.data.table import read_table
+from tidegate.data.table import is_pandas, read_table
 from tidegate.data.windows import Origins, Scaling, Windows
 from tidegate.errors import DataError
 from tidegate.tasks import calibration
@@ -25,9 +25,10 @@ from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.forecast_data import Parts, about_values, forecast_frame, is_pandas, split, unknown_ahead
+from tidegate.tasks.forecast_data import Parts, about_values, forecast_frame, split, unknown_ahead
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
+from tidegate.tasks.metrics import intervals
 from tidegate.tasks.network import ForecastNet
 from tidegate.training.ensemble import mean_of_quantiles
 from tidegate.training.pretrain import NextStepJob
@@ -273,11 +274,18 @@ class Forecaster(Learner):
     def _check_facts(self) -> None:
         """Refuse facts of a run folder that do not belong to one another."""
         c, scaling = self.resolved_, self.scaling_
-        shape = (len(scaling.names), len(c.target), 2)
-        if scaling.target.shape != shape:
-            raise ValueError(f"scaling of shape {scaling.target.shape} for {shape}")
-        if self.calibration_["margins"].shape[:2] != (self.horizon, len(c.target)):
-            raise ValueError(f"margins of shape {self.calibration_['margins'].shape}")
+        series, targets = len(scaling.names), len(c.target)
+        shapes = [
+            ("scaling of targets", scaling.target, (series, targets, 2)),
+            ("scaling of past covariates", scaling.past, (series, *scaling.past.shape[1:2], 2)),
+            ("scaling of known covariates", scaling.known, (*scaling.known.shape[:1], 2)),
+            ("scaling of static columns", scaling.static, (*scaling.static.shape[:1], 2)),
+            ("margins", self.calibration_["margins"], (self.horizon, targets, len(intervals(c.quantiles)))),
+            ("scores", self.calibration_["scores"], (len(self.calibration_["scores"]), self.horizon, targets)),
+        ]
+        for name, found, expected in shapes:
+            if found.shape != expected:
+                raise ValueError(f"{name} of shape {found.shape} for {expected}")
         unknown = set(self.calendar_) - set(calendar_names(Grid.from_dict(self.panel_facts_["grid"])))
         if unknown or not isinstance(self.panel_facts_["categories"], dict):
             raise ValueError("calendar or categories")

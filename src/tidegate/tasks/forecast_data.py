@@ -6,7 +6,7 @@ h = horizon steps, C targets, Q quantiles, S series.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -128,7 +128,3 @@ def forecast_frame(
 def _constant(values: np.ndarray) -> bool:
     known = values[np.isfinite(values).all(1)]
     return len(known) > 0 and bool((known == known[0]).all())
-
-
-def is_pandas(data: Any) -> bool:
-    return type(data).__module__.split(".")[0] == "pandas"

@@ -157,7 +157,7 @@ class Learner(Estimator):
         if resume and path is not None:
             check_task(path, self.task)
         read = self._read(data)
-        self.data_ = str(Path(data).resolve()) if isinstance(data, str | Path) else None
+        self.data_ = _full(data) if isinstance(data, str | Path) else None
         self._digest = None if self.data_ is None else digest(self.data_)
         begun = source_of(path) if resume and path is not None else Source()
         self.command_ = begun.command or self.command_
@@ -299,13 +299,17 @@ class Learner(Estimator):
             self.data_, self._digest, self.command_, self.compare_ = source_of(folder)
             self.training_ = Place(**facts["training"])
             self._restore(tensors, facts)
-            networks = [self._build() for _ in range(self._members)]
-            self.model_ = networks[0] if len(networks) == 1 else Ensemble(networks, self.combine)
             weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
             if not all(bool(value.isfinite().all()) for value in weights.values()):
                 raise ValueError("weights that are not finite")
+            with torch.device("meta"):  # how large it would be is known before memory is taken
+                shapes = [value.shape for value in self._build().state_dict().values()]
+            if self._members * len(shapes) != len(weights) or {*shapes} != {value.shape for value in weights.values()}:
+                raise ValueError("weights of other sizes")
+            networks = [self._build() for _ in range(self._members)]
+            self.model_ = networks[0] if len(networks) == 1 else Ensemble(networks, self.combine)
             self.model_.load_state_dict(weights)
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"{folder} is damaged: model and configuration do not fit together ({reason})") from None
         self.model_.eval()
@@ -315,7 +319,12 @@ class Learner(Estimator):
         """Is it the file or folder that ``fit`` read? None stands for that."""
         if data is None or not isinstance(data, str | Path) or "\0" in str(data):
             return data is None
-        return str(Path(data).resolve()) == self.data_
+        return _full(data) == self.data_
+
+    @property
+    def source_is_there(self) -> bool:
+        """Can the file or folder that ``fit`` read be read again?"""
+        return self.data_ is not None and Path(self.data_).exists()
 
     @property
     def in_memory(self) -> bool:
@@ -330,6 +339,11 @@ class Learner(Estimator):
             raise DataError("evaluate needs data: this model was fitted on data in memory, which it does not keep")
         if self.data_ is None:
             raise DataError(f"evaluate needs data: {self.folder_}/{SOURCE} is lost or damaged")
-        if not Path(self.data_).exists():
+        if not self.source_is_there:
             raise DataError(f"{self.data_}, which this model was trained on, is not there any more; give the data")
         return self.data_
+
+
+def _full(path: str | Path) -> str:
+    """A path as it is found again from another folder."""
+    return str(Path(path).expanduser().resolve())

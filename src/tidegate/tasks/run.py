@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,16 @@ def make_folder(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {why(error)}") from None
+    return folder
+
+
+def make_evaluation(run: Path, data: Path) -> Path:
+    """Make the folder of a run's scores on other data: of their name, numbered where that is another's already."""
+    path = str(data.expanduser().resolve())
+    names = (data.stem if k == 1 else f"{data.stem}-{k}" for k in count(1))
+    places = (run / "evaluations" / name for name in names)
+    folder = make_folder(next(p for p in places if not p.exists() or source_of(p).data in (path, None)))
+    write_text(folder / SOURCE, json.dumps({"data": path}) + "\n")
     return folder
 
 
@@ -192,7 +203,7 @@ def check_task(folder: str | Path, task: str) -> None:
 def _source_facts(folder: str | Path) -> dict[str, Any]:
     try:
         found = json.loads((Path(folder) / SOURCE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -200,6 +211,8 @@ def _source_facts(folder: str | Path) -> dict[str, Any]:
 def digest(data: str | Path) -> str:
     """SHA-256 of a file, or of a folder's files with their names."""
     path, found = Path(data), hashlib.sha256()
+    if not path.exists():
+        raise FileNotFoundError(path)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ N sequences, R steps in all, C columns, I inputs, K classes.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from tidegate.data.columns import percent
 from tidegate.data.sequences import Sequences
-from tidegate.errors import DataError
+from tidegate.errors import ConfigError, DataError
 
 LIMIT = 10.0  # a value further than this many standard deviations off is cut there
 SORTED = 16  # batches among which sequences are sorted by length, so that little is padded
@@ -142,3 +143,10 @@ def about_values(data: Sequences, *, learnt: bool = True) -> list[str]:
                 share = percent(count, len(data.values))
                 notes.append(f"{column}: {count:,} of {len(data.values):,} values are missing ({share}), and masked")
     return notes
+
+
+def check_distinct(columns: Sequence[str]) -> None:
+    """Refuse names that would be taken twice in a table of predictions."""
+    for name in columns:
+        if columns.count(name) > 1:
+            raise ConfigError(f"predictions would have two columns named '{name}'; rename that of the data")

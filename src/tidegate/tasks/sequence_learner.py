@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from tidegate.data.table import is_pandas
 from tidegate.errors import DataError
 from tidegate.tasks.classify_metrics import to_probabilities
-from tidegate.tasks.forecast_data import is_pandas
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
 
@@ -144,6 +144,11 @@ class SequenceLearner(Learner):
 
     def _epochs(self) -> int | None:
         return None if len(self._parts[1]) else self.config.epochs
+
+    @property
+    def has_training_data(self) -> bool:
+        """Are the sequences of ``fit`` at hand, or can they be read again?"""
+        return self.sequences_ is not None or self.source_is_there
 
     def training_data(self) -> Any:
         """The labelled sequences of ``fit``; read again after ``load``."""

@@ -13,14 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tidegate.data.table import is_pandas
 from tidegate.data.tagged import COLUMNS, TaggedSequences, from_columns, from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_metrics import fit_temperature
-from tidegate.tasks.forecast_data import is_pandas
-from tidegate.tasks.sequence_data import SequenceScaling, about_values
+from tidegate.tasks.sequence_data import SequenceScaling, about_values, check_distinct
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.tasks.tag_config import FORMS, TagConfig
-from tidegate.tasks.tag_data import Steps, Vocabulary, about_steps, check_alike, check_tags, tag_frame, with_tags
+from tidegate.tasks.tag_data import (
+    Steps,
+    Vocabulary,
+    about_steps,
+    check_alike,
+    check_tags,
+    tag_columns,
+    tag_frame,
+    with_tags,
+)
 from tidegate.tasks.tag_job import CHUNK, TagJob
 from tidegate.tasks.tag_network import TagNet
 
@@ -209,6 +218,7 @@ class Tagger(SequenceLearner):
         assert data.tags is not None
         self.classes_ = np.unique([tag for tag in data.tags.tolist() if tag is not None])
         classes = self.classes_.tolist()
+        check_distinct([name for name in (c.sequence, c.time, c.token) if name] + tag_columns(c))
         self._codes = data.codes(classes)
         check_tags(classes, self._codes, c)
         values = about_values(data)

@@ -164,6 +164,10 @@ def tag_frame(data: TaggedSequences, p: np.ndarray, classes: np.ndarray, config:
     place = np.empty(len(data.rows), np.int64)
     place[data.rows] = np.arange(len(data.rows))
     p = p[place]
-    return data.given.with_columns(
-        pl.Series(config.label or "tag", classes[p.argmax(1)]), pl.Series("probability", p.max(1))
-    )
+    label, probability = tag_columns(config)
+    return data.given.with_columns(pl.Series(label, classes[p.argmax(1)]), pl.Series(probability, p.max(1)))
+
+
+def tag_columns(config: TagConfig) -> list[str]:
+    """The names of the columns that a prediction adds."""
+    return [config.label or "tag", "probability"]

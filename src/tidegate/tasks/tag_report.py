@@ -74,8 +74,8 @@ def evaluate(
 
 
 def _baselines(model: Tagger) -> dict[str, Any]:
-    if model.sequences_ is None and model.data_ is None:
-        return {}  # trained on lists and loaded again: what it learnt from is not kept
+    if not model.has_training_data:
+        return {}
     data = model.kept_part("train", "valid")
     return fit_baselines(data, data.codes(model.classes_.tolist()), len(model.classes_), model.scaling_)
 

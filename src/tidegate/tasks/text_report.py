@@ -66,7 +66,7 @@ def evaluate(
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.byte_bits(data, _tail(before)))
     orders: dict[int, float] = {}
-    if model.text_ is not None or model.data_ is not None:  # else what it learnt from is not kept
+    if model.text_ is not None or model.source_is_there:  # else what it learnt from cannot be read
         if progress:
             say(["Kneser-Ney n-grams and xz on the same text"])
         known = model.training_text().data[: model.ends_[1]]

@@ -40,7 +40,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}: it is not a finished run of tidegate") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         reason = f"it holds no {error}" if isinstance(error, KeyError) else error
         raise RunError(f"{path} is damaged and cannot be read ({reason}); train again, or restore the file") from None
 

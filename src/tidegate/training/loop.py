@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tidegate.data.atomic import atomic_write
-from tidegate.errors import ConfigError, TidegateError
+from tidegate.errors import ConfigError, RunError, TidegateError
 from tidegate.training.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, save_tensors
 from tidegate.training.config import TrainingConfig
 from tidegate.training.progress import Progress
@@ -133,7 +133,13 @@ def train(
     best, average = _snapshot(plain), _snapshot(plain)
     path = None if folder is None else folder / CHECKPOINT
     if resume and path is not None and path.exists():
-        place, best, average, carried = _restore(path, plain, optimizer.optimizer, schedule)
+        try:
+            place, best, average, carried = _restore(path, plain, optimizer.optimizer, schedule)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise RunError(
+                f"{path} is of a run with other options, or damaged ({' '.join(str(error).split())}); undo what was "
+                "changed in config.toml, or train in another folder"
+            ) from None
         if isinstance(job, CarryingJob):
             job.load_state_dict(carried, device)
 

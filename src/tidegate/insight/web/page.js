@@ -110,5 +110,5 @@ const tidegate = (() => {
   document.querySelectorAll("figure").forEach(figure => near.observe(figure));
   addEventListener("beforeprint", () => document.querySelectorAll("figure").forEach(start));
   dark.addEventListener("change", () => drawn.forEach((chart, element) => draw(element, chart)));
-  return { draw, show, describe };
+  return { show };
 })();
