@@ -30,6 +30,14 @@ class LSTMWeights(NamedTuple):
     norm_hh: Tensor | None = None  # (4H,) layer norm gain of the recurrent part
     norm_c: Tensor | None = None  # (2, H) layer norm gain and bias of the long-term memory
 
+    def fits(self, inputs: int, units: int, outputs: int) -> bool:
+        """Have all that are there the shapes above?"""
+        gates = 4 * units
+        shapes: list[tuple[int, ...]] = [(gates, inputs), (gates, outputs), (gates,), (gates,), (outputs, units)]
+        shapes += [(3, units), (gates,), (gates,), (2, units)]
+        whole = self.hr is not None or outputs == units
+        return whole and all(p is None or p.shape == shape for p, shape in zip(self, shapes, strict=True))
+
     def to(self, dtype: torch.dtype) -> LSTMWeights:
         """The same weights in another dtype."""
         cast: list[Any] = [None if p is None else p.to(dtype) for p in self]

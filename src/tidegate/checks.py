@@ -13,7 +13,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def check_whole(name: str, value: Any, least: int) -> None:
     """A whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} is a whole number; given {value!r} of type {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} is a whole number of at least {least}; given {value}")
@@ -21,7 +21,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 def check_rate(name: str, value: Any) -> None:
     """A probability."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} is a rate from 0 to 1; given {value!r} of type {type(value).__name__}")
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{name} is a rate from 0 to 1; given {value}")
@@ -49,6 +49,14 @@ def check_choice(name: str, value: Any, choices: tuple) -> None:
         raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; given {value!r}")
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast makes of x; None outside of it, and for what it leaves alone: float64 and whole numbers."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device) if x.is_floating_point() and x.dtype != torch.float64 else None
+
+
 def check_input(x: Any, features: int, weight: Tensor, batch_first: bool) -> Tensor:
     """A batched (3 dimensions) or unbatched (2) sequence that fits the layer."""
     if not isinstance(x, Tensor):
@@ -65,7 +73,7 @@ def check_input(x: Any, features: int, weight: Tensor, batch_first: bool) -> Ten
         )
     if x.device != weight.device:
         raise ValueError(f"input is on the layer's device; given {x.device}, expected {weight.device}")
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != weight.dtype and (autocast_dtype(x) is None or autocast_dtype(weight) is None):
         raise TypeError(
             f"input has the dtype of the layer's weights; given {x.dtype}, expected {weight.dtype}: "
             "convert one of them with .to(dtype)"
@@ -76,6 +84,8 @@ def check_input(x: Any, features: int, weight: Tensor, batch_first: bool) -> Ten
 def check_batch_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """``lengths`` (whole numbers) or ``reset`` (bool) of a given shape, on the input's device."""
     value = torch.as_tensor(value, device=device)
+    if name == "lengths" and not value.numel():  # an empty list is float
+        value = value.long()
     if name == "reset" and value.dtype != torch.bool:
         raise TypeError(f"reset is a bool tensor, true where a new sequence starts; given {value.dtype}")
     if name == "lengths" and (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool):
@@ -100,6 +110,6 @@ def check_state(name: str, state: Any, shape: tuple[int, int, int], x: Tensor, b
         raise ValueError(f"{name} is on the input's device; given {state.device}, expected {x.device}")
     half = x.dtype in (torch.float16, torch.bfloat16)
     fits = (x.dtype, torch.float32) if name == "c_0" and half else (x.dtype,)
-    if state.dtype not in fits and not torch.is_autocast_enabled(x.device.type):
+    if state.dtype not in fits and (autocast_dtype(x) is None or autocast_dtype(state) is None):
         raise TypeError(f"{name} has the input's dtype; given {state.dtype}, expected {x.dtype}")
     return state if batched else state.unsqueeze(1)

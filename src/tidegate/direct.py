@@ -74,7 +74,7 @@ class Route:
             return known
         D, shape = lstm.directions, (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
         with torch.inference_mode(False):
-            h, c = torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.cell_dtype)
+            h, c = (torch.zeros(shape, dtype=dtype, device="cpu") for dtype in (self.dtype, self.cell_dtype))
             zeros = h[:D], c[:D]
         recorded = [(call._replace(zeros=zeros), flat) for call, flat in self.recorded]
         self.rows = made = Rows(rows, h, c, recorded)
@@ -85,7 +85,7 @@ class Route:
         size, like = self.output
         if size != (steps, rows):
             large = steps * rows * width * self.dtype.itemsize >= POOLED_BYTES
-            like = None if large else torch.empty((steps, rows, width), dtype=self.dtype)
+            like = None if large else torch.empty((steps, rows, width), dtype=self.dtype, device="cpu")
             self.output = (steps, rows), like
         return self.empty((steps, rows, width), self.dtype) if like is None else torch.empty_like(like)
 
@@ -114,6 +114,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         or x.dtype is not dtype
         or x.dim() != 3
         or not x.is_cpu
+        or x.is_neg()
         or (lstm.training and lstm.random)
         or lstm.zoneout != (0.0, 0.0)
         or (lstm.merge != "concat" and (lstm.merge is None or lstm.bidirectional))
@@ -241,7 +242,7 @@ def _made(lstm: LSTM) -> Route | None:
     for p in given:
         if type(p) is not torch.nn.Parameter or not p.is_contiguous() or p.dtype is not like.dtype or not p.is_cpu:
             return None
-    if native.declines(like, weights, None) is not None:
+    if native.declines(like, weights, None) is not None or not lstm.weights_fit:
         return None
     route = lstm.__dict__["_route"] = Route(lstm)
     return route

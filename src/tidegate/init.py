@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +26,18 @@ def torch_default() -> Initialiser:
 
     Gains of a layer norm start at one, its bias at zero.
     """
+    return _torch_default
 
-    def initialise(layer: Any) -> None:
-        bound = 1.0 / math.sqrt(layer.hidden_size) if layer.hidden_size > 0 else 0.0
-        for name, parameter in layer.named_parameters():
-            if name.startswith("norm_"):
-                nn.init.ones_(parameter)
-                if name.startswith("norm_c"):
-                    nn.init.zeros_(parameter[1])
-            else:
-                nn.init.uniform_(parameter, -bound, bound)
 
-    return initialise
+def _torch_default(layer: Any) -> None:
+    bound = 1.0 / math.sqrt(layer.hidden_size) if layer.hidden_size > 0 else 0.0
+    for name, parameter in layer.named_parameters():
+        if name.startswith("norm_"):
+            nn.init.ones_(parameter)
+            if name.startswith("norm_c"):
+                nn.init.zeros_(parameter[1])
+        else:
+            nn.init.uniform_(parameter, -bound, bound)
 
 
 def forget_bias(value: float = 1.0) -> Initialiser:
@@ -45,14 +46,14 @@ def forget_bias(value: float = 1.0) -> Initialiser:
     Torch's LSTM has two bias vectors that are added up; the value goes into ``bias_ih``, and the
     forget part of ``bias_hh`` is zero, so that it counts once (Jozefowicz et al. 2015).
     """
+    return partial(_forget_bias, value=value)
 
-    def initialise(layer: LSTM) -> None:
-        for b_ih, b_hh in _biases(layer, "forget_bias"):
-            forget = _gate(layer, 1)
-            b_ih[forget] = value
-            b_hh[forget] = 0.0
 
-    return initialise
+def _forget_bias(layer: LSTM, value: float) -> None:
+    for b_ih, b_hh in _biases(layer, "forget_bias"):
+        forget = _gate(layer, 1)
+        b_ih[forget] = value
+        b_hh[forget] = 0.0
 
 
 def chrono(t_max: float) -> Initialiser:
@@ -71,27 +72,28 @@ def chrono(t_max: float) -> Initialiser:
     if not 3 <= t_max < math.inf:
         raise ValueError(f"{rule}; given {t_max}")
 
-    def initialise(layer: LSTM) -> None:
-        for b_ih, b_hh in _biases(layer, "chrono"):
-            span = torch.empty_like(b_ih[_gate(layer, 1)]).uniform_(1.0, t_max - 1.0).log()
-            b_ih.zero_()
-            b_hh.zero_()
-            b_ih[_gate(layer, 1)] = span
-            b_ih[_gate(layer, 0)] = -span
+    return partial(_chrono, t_max=t_max)
 
-    return initialise
+
+def _chrono(layer: LSTM, t_max: float) -> None:
+    for b_ih, b_hh in _biases(layer, "chrono"):
+        span = torch.empty_like(b_ih[_gate(layer, 1)]).uniform_(1.0, t_max - 1.0).log()
+        b_ih.zero_()
+        b_hh.zero_()
+        b_ih[_gate(layer, 1)] = span
+        b_ih[_gate(layer, 0)] = -span
 
 
 def orthogonal(gain: float = 1.0) -> Initialiser:
     """Each gate's recurrent matrix starts orthogonal (Saxe et al. 2014)."""
+    return partial(_orthogonal, gain=gain)
 
-    def initialise(layer: Any) -> None:
-        for name, parameter in layer.named_parameters():
-            if name.startswith("weight_hh"):
-                for block in parameter.split(layer.hidden_size):
-                    nn.init.orthogonal_(block, gain)
 
-    return initialise
+def _orthogonal(layer: Any, gain: float) -> None:
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight_hh"):
+            for block in parameter.split(layer.hidden_size):
+                nn.init.orthogonal_(block, gain)
 
 
 _BY_NAME: dict[str, Callable[[], Initialiser]] = {

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import direct, ops, streaming
 from tidegate.cell import LSTMWeights
-from tidegate.checks import check_flag, check_rate, check_state, check_whole
+from tidegate.checks import autocast_dtype, check_flag, check_rate, check_state, check_whole
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
 from tidegate.trace import Trace
@@ -160,6 +160,16 @@ class LSTM(Recurrent):
             found.append(LSTMWeights(*row))
         return found
 
+    @property
+    def weights_fit(self) -> bool:
+        """Have the weights still the shapes that the layer was made with?"""
+        sizes = [self.input_size, *[self.state_size * self.directions] * (self.num_layers - 1)]
+        return all(
+            w.fits(inputs, self.hidden_size, self.state_size)
+            for layer, inputs in enumerate(sizes)
+            for w in self.weights(layer)
+        )
+
     def _name_weights(self) -> list[list[tuple[str | None, ...]]]:
         """The attributes that ``weights`` reads: for each layer and direction in the order of LSTMWeights."""
         order = (
@@ -263,7 +273,8 @@ class LSTM(Recurrent):
     ) -> Trace:
         """Read whole sequences as :meth:`forward` does, and keep every gate and memory of every step.
 
-        Differentiable. The gates of all steps come from one matrix product, or from the kernels.
+        Differentiable. The gates of all steps come from one matrix product, or from the kernels. Of the layer's hooks
+        those before a call run, as weight norm and pruning compute weights there; what they return is not taken.
 
         Returns
         -------
@@ -278,6 +289,10 @@ class LSTM(Recurrent):
             layers.append(traced)
             return result
 
+        if not torch.compiler.is_compiling():
+            for key, hook in self._forward_pre_hooks.items():
+                kwargs: tuple[Any, ...] = ({},) if key in self._forward_pre_hooks_with_kwargs else ()
+                hook(self, (input, hx, lengths, reset), *kwargs)
         output, state = self._through_layers(input, hx, lengths, reset, run)
         return Trace(tuple(layers), output, state)
 
@@ -333,8 +348,8 @@ class LSTM(Recurrent):
     def backend(self, input: Tensor | PackedSequence) -> ops.BackendChoice:
         """Which backend would run this input, and why; a slow one names what forces it."""
         x, weights, noise = input.data if isinstance(input, PackedSequence) else input, self.weights(0), None
-        if torch.is_autocast_enabled(x.device.type):  # as the call itself casts
-            dtype = torch.get_autocast_dtype(x.device.type)
+        dtype = autocast_dtype(x)
+        if dtype is not None:  # as the call itself casts
             x, weights = x.to(dtype), [w.to(dtype) for w in weights]
         if self.zoneout != (0.0, 0.0) or (self.training and self.recurrent_dropout):
             noise = ops.Noise(torch.zeros((), dtype=torch.int64), self.recurrent_dropout, *self.zoneout, self.training)

@@ -80,16 +80,16 @@ class Recurrent(nn.Module):
                 f"given dropout={dropout} and num_layers=1",
                 stacklevel=3,
             )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.input_size = int(input_size)
+        self.hidden_size = int(hidden_size)
+        self.num_layers = int(num_layers)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.dropout = float(dropout)
         self.variational = bool(variational)
         self.bidirectional = bool(bidirectional)
         self.merge = merge
-        self.proj_size = proj_size
+        self.proj_size = int(proj_size)
 
     @property
     def directions(self) -> int:

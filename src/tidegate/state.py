@@ -91,7 +91,7 @@ class State(NamedTuple):
         """The state in the safetensors format."""
         from safetensors.torch import save
 
-        tensors = {"h": self.h.detach().cpu().contiguous(), "c": self.c.detach().cpu().contiguous()}
+        tensors = {"h": self.h.detach().cpu().contiguous(), "c": self.c.detach().cpu().clone().contiguous()}
         return save(tensors, {"format": _FORMAT, "version": "1"})
 
     @staticmethod
@@ -150,3 +150,8 @@ def _check_alike(states: Sequence[State]) -> None:
                 "stack takes states of the same layers x directions and features, (L*D, P) of h and (L*D, H) of c; "
                 f"given {sizes} in state {k}, expected {first} as in state 0"
             )
+
+
+# Named tuples of a package are strangers to torch's own files: of weights alone, and of exported programs.
+torch.serialization.add_safe_globals([State])
+torch.utils._pytree._register_namedtuple(State, serialized_type_name="tidegate.State")

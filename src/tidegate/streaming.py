@@ -67,7 +67,7 @@ class Plan:
                     noise=interface.NOISE.pack(0, 0.0, *self.zoneout, 0, 0, 0),
                 )
             )
-            packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8)
+            packed = torch.empty(lib.packed_bytes(bytes(call)), dtype=torch.uint8, device="cpu")
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)
             _fill(call, _PACKED, packed.data_ptr())
             if frozen:  # packed weights stand alone; otherwise the kernels compare samples
@@ -77,7 +77,10 @@ class Plan:
             self.alive.append((packed, kept))
         joined = b"".join(self.calls)
         self.joined = ctypes.create_string_buffer(joined, len(joined))
-        self.at, self.output = ctypes.addressof(self.joined), torch.empty(self.shape[1:], dtype=self.dtype)
+        self.at, self.output = (
+            ctypes.addressof(self.joined),
+            torch.empty(self.shape[1:], dtype=self.dtype, device="cpu"),
+        )
 
 
 def _fill(call: bytearray, offset: int, address: int) -> None:
@@ -123,6 +126,7 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         x.dtype is not plan.dtype
         or not x.is_cpu
         or (lstm.training and lstm.random)
+        or "forward" in lstm.__dict__
         or lstm._forward_hooks
         or lstm._forward_pre_hooks
         or _everywhere._global_forward_hooks
@@ -132,7 +136,7 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         return None
     shape, dtype, cell_dtype = plan.shape, plan.dtype, plan.cell_dtype
     if state is None:
-        h, c = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=cell_dtype)
+        h, c = (torch.zeros(shape, dtype=kind, device="cpu") for kind in (dtype, cell_dtype))
     else:
         if type(state) is not State and (type(state) is not tuple or len(state) != 2):
             return None
@@ -194,7 +198,7 @@ def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
 
 def _eligible(lstm: LSTM, x: Tensor) -> bool:
     """May this layer's weights be kept packed? Only parameters whose changes torch counts."""
-    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward:
+    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward or not lstm.weights_fit:
         return False
     if x.device.type != "cpu" or x.dtype is not lstm.weight_ih_l0.dtype:
         return False
@@ -237,18 +241,23 @@ class Streamer:
     """
 
     def __init__(self, lstm: LSTM, batch: int = 1) -> None:
+        if not isinstance(lstm, _layer()):
+            raise TypeError(f"a Streamer reads a tg.LSTM; given {type(lstm).__name__}")
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch is the number of rows, a whole number of at least 1; given {batch!r}")
         lstm._refuse_streaming("a Streamer")
         reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(0), None)
         if reason is not None:
             raise ValueError(f"a Streamer needs the native kernels: {reason}")
+        if not lstm.weights_fit:
+            raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
         self._lstm, self._batch = lstm, batch
         self.refresh()
         plan = self._plan
         # Two states in turn: a step must not overwrite the memory that it still reads.
-        self._h = [torch.zeros(plan.shape, dtype=plan.dtype) for _ in range(2)]
-        self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype) for _ in range(2)]
+        with torch.inference_mode(False):
+            self._h = [torch.zeros(plan.shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
+            self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
         self._outputs = [h[-1] for h in self._h]
         self._turn = 0
 
@@ -286,7 +295,13 @@ class Streamer:
 
     def step(self, x_t: Tensor) -> Tensor:
         """Read x_t (B, I) and return the output (B, H)."""
-        if x_t.shape != self._x_shape or x_t.dtype is not self._dtype or not x_t.is_contiguous() or x_t.is_cuda:
+        if (
+            type(x_t) is not Tensor
+            or x_t.shape != self._x_shape
+            or x_t.dtype is not self._dtype
+            or not x_t.is_contiguous()
+            or not x_t.is_cpu
+        ):
             x_t = self._checked(x_t)
         if not self._calls:
             self._prepare()
@@ -299,7 +314,9 @@ class Streamer:
         self._turn = 1 - self._turn
         return output
 
-    def _checked(self, x_t: Tensor) -> Tensor:
+    def _checked(self, x_t: Any) -> Tensor:
+        if type(x_t) is not Tensor and type(x_t) is not torch.nn.Parameter:
+            raise TypeError(f"step reads a torch.Tensor; given {type(x_t).__name__}")
         if x_t.shape != self._x_shape:
             raise ValueError(f"step reads (B, I) = {tuple(self._x_shape)}; given {tuple(x_t.shape)}")
         if x_t.dtype is not self._dtype or x_t.device.type != "cpu":
@@ -325,6 +342,8 @@ class Streamer:
         for memory in (self._h[self._turn], self._c[self._turn]):
             if rows is None:
                 memory.zero_()
+            elif torch.as_tensor(rows).dtype != torch.bool:
+                raise TypeError(f"rows is a bool tensor, true for those to empty; given {rows!r}")
             else:
                 memory[:, rows] = 0
 

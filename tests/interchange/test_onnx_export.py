@@ -252,3 +252,13 @@ def test_torch_in_and_out():
             to_torch(tg.LSTM(3, 5, **options))
     with pytest.raises(InterchangeError, match="given GRU"):
         from_torch(torch.nn.GRU(3, 5))
+
+
+def test_torch_in_and_out_of_what_learns_and_what_is_computed():
+    assert not any(p.requires_grad for p in to_torch(tg.LSTM(3, 5).requires_grad_(False)).parameters())
+    assert from_torch(torch.nn.LSTM(3, 5), peephole=True).weight_ch_l0.shape == (3, 5)
+    computed = torch.nn.utils.parametrizations.weight_norm
+    with pytest.raises(InterchangeError, match="weights that are computed from others .*weight_hh_l0"):
+        to_torch(computed(tg.LSTM(3, 5), "weight_hh_l0"))
+    with pytest.raises(InterchangeError, match="weights that are computed from others .*weight_hh_l0"):
+        from_torch(computed(torch.nn.LSTM(3, 5), "weight_hh_l0"))

@@ -153,7 +153,7 @@ def test_philox_gives_the_published_words():
 
 
 def test_copies_and_pickles():
-    layer = tg.LSTM(3, 4, bidirectional=True, merge="mean")
+    layer = tg.LSTM(3, 4, bidirectional=True, merge="mean", init=["orthogonal", tg.init.chrono(50)])
     x = torch.randn(5, 2, 3)
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other(x)[0], layer(x)[0])
@@ -207,6 +207,41 @@ def test_backend_says_which_and_why():
     assert choice.name == "reference"
     with pytest.raises(ValueError, match="unknown backend 'fast'; there are"), tg.ops.use_backend("fast"):
         pass
+
+
+def test_autocast_leaves_double_precision_alone():
+    layer, x = tg.LSTM(3, 4).double(), torch.randn(5, 2, 3).double()
+    expected = layer(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x)[0], expected)
+        assert layer.trace(x).output.dtype == torch.float64
+        with pytest.raises(TypeError, match="dtype of the layer's weights; given torch.int64"):
+            layer(x.long())
+
+
+def test_states_in_files_of_weights_alone(tmp_path):
+    _, state = tg.LSTM(3, 4)(torch.randn(5, 2, 3))
+    torch.save(state, tmp_path / "state.pt")
+    again = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert isinstance(again, tg.State)
+    assert torch.equal(again.h, state.h)
+    same = torch.zeros(1, 2, 4)
+    assert torch.equal(tg.State.from_bytes(tg.State(same, same).to_bytes()).c, same)
+
+
+def test_whole_numbers_of_numpy():
+    layer = tg.LSTM(np.int64(3), np.int32(4), num_layers=np.int64(2), dropout=np.float32(0.5))
+    assert [type(n) for n in (layer.input_size, layer.hidden_size, layer.num_layers)] == [int] * 3
+    assert layer(torch.zeros(5, 0, 3), lengths=[])[0].shape == (5, 0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_trace_sees_weights_that_hooks_compute():
+    layer, x = torch.nn.utils.weight_norm(tg.LSTM(3, 4), "weight_hh_l0"), torch.randn(5, 2, 3)
+    optimiser = torch.optim.SGD(layer.parameters(), 1.0)
+    layer(x)[0].sum().backward()
+    optimiser.step()
+    torch.testing.assert_close(layer.trace(x).output, layer(x)[0])
 
 
 def test_backend_under_autocast():
@@ -282,7 +317,7 @@ BAD = {
     "what does not fit together": (
         lambda: tg.ops.lstm_sequence(torch.randn(5, 2, 7), *state(), tg.LSTM(3, 4).weights(0)),
         ValueError,
-        r"x \(T, B, I\) \(5, 2, 7\).*weight_ih \(4H, I\) \(16, 3\) .* do not fit together",
+        r"weights do not fit together, or an input \(T, B, I\) \(5, 2, 7\): ih \(16, 3\), hh \(16, 4\)",
     ),
     "state device": (
         refusal(torch.randn(5, 2, 3), (torch.zeros(1, 2, 4, device="meta"), torch.zeros(1, 2, 4))),

@@ -164,3 +164,37 @@ def test_the_slow_path_is_named_once():
         layer(torch.randn(T, B, I))
     layer(torch.randn(T, B, I))  # warnings are errors here: a second one would fail
     assert "proj_size" in str(layer.backend(torch.randn(T, B, I)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_graphs_made_without_gradients_can_learn():
+    lstm, x = tg.LSTM(3, 4, peephole=True), torch.randn(5, 2, 3)
+    with torch.no_grad():
+        made = [torch.jit.trace(lstm, x), torch.export.export(lstm, (x,)).module()]
+    made.append(torch.jit.trace(lstm, x))  # which torch checks without gradients
+    lstm(x)[0].square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in lstm.named_parameters()}
+    for module in made:
+        module.zero_grad()
+        module(x)[0].square().sum().backward()
+        for name, p in module.named_parameters():
+            torch.testing.assert_close(p.grad, expected[name])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_traced_layer_refuses_what_does_not_fit():
+    x, state = torch.randn(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+    traced = torch.jit.trace(tg.LSTM(3, 4), (x, state))
+    for given in ((torch.randn(5, 2, 2), state), (torch.randn(5, 7, 3), state)):
+        with pytest.raises(RuntimeError, match="do not fit together|has shape"):
+            traced(*given)
+
+
+def test_an_exported_layer_is_saved(tmp_path):
+    lstm, x = tg.LSTM(3, 4).eval(), torch.randn(5, 2, 3)
+    torch.export.save(torch.export.export(lstm, (x,)), tmp_path / "lstm.pt2")
+    output, state = torch.export.load(tmp_path / "lstm.pt2").module()(x)
+    assert isinstance(state, tg.State)
+    torch.testing.assert_close(output, lstm(x)[0])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 import tidegate as tg
 from tidegate import ops
@@ -172,3 +173,117 @@ def test_memory_of_a_training_step_is_as_stated(lib, norm, stated):
 
     rows = 16 * 1000
     assert (kept(3000) - kept(2000)) / rows <= (stated + 4 * 64) * 1.01 + 300  # + the output itself; pages round up
+
+
+# --- what has no memory here, or another than it had --------------------------------------------------------------
+
+
+def test_another_default_device():
+    lstm, x = tg.LSTM(3, 4), torch.randn(5, 2, 3)
+    both = tg.LSTM(3, 4, bidirectional=True, merge="sum")
+    with torch.no_grad():
+        expected = [lstm(x)[0], lstm.step(x[0])[0], both(x)[0]]
+        lstm.train().eval()
+        with torch.device("meta"):
+            found = [lstm(x)[0], lstm.step(x[0])[0], both(x)[0]]
+            assert tg.Streamer(lstm).step(x[:1, 0]).device.type == "cpu"
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+    with torch.device("meta"):
+        lstm(x)[0].sum().backward()
+    assert lstm.weight_hh_l0.grad.device.type == "cpu"
+
+
+@pytest.mark.parametrize("zoneout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("weight_hh_l0", (4, 4)),
+        ("weight_ih_l1", (16, 3)),
+        ("bias_ih_l0", (1,)),
+        ("weight_ch_l0", (3, 3)),
+        ("weight_hh_l1", (16,)),
+    ],
+)
+def test_weights_of_other_shapes(name, shape, zoneout):
+    lstm, x = tg.LSTM(3, 4, 2, peephole=True, zoneout=zoneout).eval(), torch.randn(5, 2, 3)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            lstm(x)
+            lstm.step(x[0])
+    setattr(lstm, name, torch.nn.Parameter(torch.randn(shape)))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for call in (lambda: lstm(x), lambda: lstm.step(x[0]), lambda: lstm.trace(x)):
+                with pytest.raises(ValueError, match="the weights do not fit together"):
+                    call()
+    with pytest.raises(ValueError, match="weights of the shapes that the layer was made with"):
+        tg.Streamer(lstm)
+
+
+def test_weights_elsewhere():
+    lstm, x = tg.LSTM(3, 4), torch.randn(5, 2, 3)
+    lstm.weight_hh_l0 = torch.nn.Parameter(torch.empty(16, 4, device="meta"))
+    with pytest.raises(ValueError, match="on one device; given cpu and meta"):
+        lstm(x)
+    with pytest.raises(ValueError, match="a Streamer needs the native kernels: the weights .* on meta"):
+        tg.Streamer(lstm)
+    stream = tg.Streamer(tg.LSTM(3, 4))
+    with pytest.raises(ValueError, match="on the CPU; given torch.float32 on meta"):
+        stream.step(torch.empty(1, 3, device="meta"))
+    with pytest.raises(TypeError, match="step reads a torch.Tensor; given list"):
+        stream.step([[0.0, 0.0, 0.0]])
+    with pytest.raises(TypeError, match="rows is a bool tensor"):
+        stream.reset(torch.tensor([0]))
+    with pytest.raises(TypeError, match="a Streamer reads a tg.LSTM"):
+        tg.Streamer(torch.nn.LSTM(3, 4))
+
+
+def test_tensors_made_of_others():
+    lstm, x = tg.LSTM(3, 4), torch.randn(5, 2, 3)
+    h, c = torch.randn(1, 2, 4), torch.randn(1, 2, 4)
+    output, _ = lstm(x, (TwoTensor(h, c), TwoTensor(c, h)))
+    assert torch.equal(output.a, lstm(x, (h, c))[0])
+    assert torch.equal(output.b, lstm(x, (c, h))[0])
+
+
+def test_the_meta_device():
+    for kind in (tg.LSTM, tg.RNN):
+        layer = kind(3, 4, device="meta")
+        assert layer(torch.empty(5, 2, 3, device="meta"))[0].shape == (5, 2, 4)
+        with torch.no_grad():
+            assert layer.step(torch.empty(2, 3, device="meta"))[0].device.type == "meta"
+
+
+def test_views_that_are_read_with_another_sign():
+    lstm = tg.LSTM(1, 4)
+    x = torch.randn(5, 1, dtype=torch.complex64).conj().imag
+    for zoneout in ((0.0, 0.0), (0.1, 0.1)):
+        lstm.zoneout = zoneout
+        assert torch.equal(lstm.eval()(x)[0], lstm(x.resolve_neg().clone())[0])
+    one = tg.LSTM(2, 1)
+    x, grad = torch.randn(5, 1, 2), torch.randn(5, 1, 1, dtype=torch.complex64).conj().imag
+    found = [torch.autograd.grad(one(x)[0], one.weight_hh_l0, g) for g in (grad, grad.resolve_neg().clone())]
+    torch.testing.assert_close(*found)
+
+
+def test_saved_tensors_that_come_back_with_other_strides():
+    lstm, x = tg.LSTM(3, 40).double(), torch.randn(9, 4, 3).double()
+    [expected] = torch.autograd.grad(lstm(x)[0].sum(), lstm.weight_hh_l0)
+
+    def turned(t):
+        return t.detach().mT.contiguous() if t.dim() > 1 else t
+
+    with torch.autograd.graph.saved_tensors_hooks(turned, lambda t: t.mT if t.dim() > 1 else t):
+        output, _ = lstm(x)
+    [found] = torch.autograd.grad(output.sum(), lstm.weight_hh_l0)
+    assert torch.equal(found, expected)
+
+
+def test_a_patched_forward_is_what_steps_run():
+    lstm, x = tg.LSTM(3, 4).eval(), torch.ones(2, 3)
+    with torch.no_grad():
+        before, _ = lstm.step(x)
+        own = lstm.forward
+        lstm.forward = lambda *given, **named: (own(*given, **named)[0] * 100, None)
+        assert torch.equal(lstm.step(x)[0], before * 100)

@@ -35,7 +35,7 @@ def from_torch(lstm: nn.LSTM, **options: Any) -> LSTM:
         raise InterchangeError(f"from_torch takes a torch.nn.LSTM; given {type(lstm).__name__}")
     weight: Any = lstm.weight_ih_l0
     made = LSTM(**_arguments(lstm), device=weight.device, dtype=weight.dtype, **options)
-    made.load_state_dict(lstm.state_dict())
+    _copy(lstm, made)
     return made.train(lstm.training)
 
 
@@ -52,8 +52,21 @@ def to_torch(lstm: LSTM) -> nn.LSTM:
     refuse(lstm, "torch.nn.LSTM", merges=("concat",), projection=True)
     weight = lstm.weight_ih_l0
     made = nn.LSTM(**_arguments(lstm), device=weight.device, dtype=weight.dtype)
-    made.load_state_dict(lstm.state_dict())
+    _copy(lstm, made)
     return made.train(lstm.training)
+
+
+def _copy(lstm: nn.Module, made: nn.Module) -> None:
+    """All weights and whether they learn; those that only the copy has stay as they start."""
+    missing = set(dict(lstm.named_parameters())) ^ set(lstm.state_dict())
+    left = made.load_state_dict(lstm.state_dict(), strict=False)
+    if missing or left.unexpected_keys:
+        raise InterchangeError(
+            f"weights that are computed from others ({', '.join(sorted(missing) or left.unexpected_keys)}) cannot be "
+            "copied; remove the parametrisation or pruning first"
+        )
+    for name, parameter in lstm.named_parameters():
+        made.get_parameter(name).requires_grad_(parameter.requires_grad)
 
 
 def refuse(

@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
+from tidegate.checks import autocast_dtype
 from tidegate.ops import checkpoint, graph, native, reference, rnn
 from tidegate.ops.trace import LayerTrace, lstm_trace
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
@@ -148,14 +149,13 @@ def lstm_sequence(
         output (T, B, D, P), cells (T, B, D, H), h_n (D, B, P), c_n (D, B, H); in half precision
         cells and c_n are float32.
     """
-    check_sizes(x, h_0, c_0, weights)
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(x)
+    if dtype is not None:
         x, h_0 = x.to(dtype), h_0.to(dtype)
         weights = [w.to(dtype) for w in weights]
-    if torch.compiler.is_compiling() or _recorded(x):
+    if torch.compiler.is_compiling() or recorded(x, h_0, c_0, weights):
         return graph.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, checkpoint_every)
+    check_sizes(x, h_0, c_0, weights, lengths, reset)
     if _forced.get() is None and native.declines(x, weights, noise) is None:  # the common case, at once
         return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     choice = choose(x, weights, noise)
@@ -163,16 +163,23 @@ def lstm_sequence(
         return native.lstm_sequence(x, h_0, c_0, weights, lengths, reset, noise, need_cells, checkpoint_every)
     warn_if_slow(choice)
     check_lengths(lengths, x.shape[0])
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         if checkpoint_every is not None and torch.is_grad_enabled() and not native.transformed():
             return checkpoint.reference_sequence(checkpoint_every, x, h_0, c_0, weights, lengths, reset, noise)
         return BACKENDS[choice.name].run(x, h_0, c_0, weights, lengths, reset, noise)
 
 
-def _recorded(x: Tensor) -> bool:
-    """Is something watching the operators, so that addresses must not be taken?"""
-    plain = type(x) is Tensor or type(x) is torch.nn.Parameter
-    return not plain or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+def recorded(x: Tensor, *rest: Any) -> bool:
+    """Is something watching the operators, or has a tensor no memory of its own, so that addresses must not be taken?
+
+    After the input come memories, and the weights of each direction.
+    """
+    if x.is_meta or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None:
+        return True
+    given = [x]
+    for one in rest:
+        given += [one] if isinstance(one, Tensor) else [p for w in one for p in w]
+    return any(t is not None and type(t) is not Tensor and type(t) is not torch.nn.Parameter for t in given)
 
 
 _warned: set[str] = set()
@@ -200,7 +207,7 @@ def rnn_sequence(
     The vanilla RNN is what the LSTM is measured against; it has no kernels.
     """
     check_lengths(lengths, x.shape[0])
-    watched = torch.compiler.is_compiling() or native.transformed() or _recorded(x)
+    watched = torch.compiler.is_compiling() or native.transformed() or recorded(x, h_0, weights)
     if not watched and rnn.takes(x, weights, lengths, reset, nonlinearity):
         return rnn.rnn_sequence(x, h_0, weights, lengths, nonlinearity)
     return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
@@ -211,16 +218,29 @@ def _known(name: str) -> None:
         raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
 
 
-def check_sizes(x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]) -> None:
-    """Do input, memories and weights fit together? The kernels take nothing but their addresses."""
-    D, B, I = len(weights), x.shape[1], x.shape[2]
+def check_sizes(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> None:
+    """Do the tensors of a call fit together? The kernels take nothing but their addresses."""
+    T, B, I = x.shape
     for w in weights:
-        P, H = w.hh.shape[1], w.hh.shape[0] // 4
-        if w.ih.shape[1] != I or w.ih.shape[0] != 4 * H or h_0.shape != (D, B, P) or c_0.shape != (D, B, H):
-            raise ValueError(
-                f"x (T, B, I) {tuple(x.shape)}, h_0 (D, B, P) {tuple(h_0.shape)}, c_0 (D, B, H) {tuple(c_0.shape)}, "
-                f"weight_ih (4H, I) {tuple(w.ih.shape)} and weight_hh (4H, P) {tuple(w.hh.shape)} do not fit together"
-            )
+        if w.hh.dim() != 2 or not w.fits(I, w.hh.shape[0] // 4, w.hh.shape[1]):
+            shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in w._asdict().items() if p is not None)
+            raise ValueError(f"the weights do not fit together, or an input (T, B, I) {tuple(x.shape)}: {shapes}")
+    D, H, P = len(weights), weights[0].hh.shape[0] // 4, weights[0].hh.shape[1]
+    for name, t, shape in (
+        ("h_0", h_0, (D, B, P)), ("c_0", c_0, (D, B, H)), ("lengths", lengths, (B,)), ("reset", reset, (T, B)),
+    ):  # fmt: skip
+        if t is not None and t.shape != shape:
+            raise ValueError(f"{name} has shape {shape} here; given {tuple(t.shape)}")
+    for t in (h_0, c_0, *(p for w in weights for p in w if p is not None)):
+        if t.device != x.device:
+            raise ValueError(f"input, memories and weights are on one device; given {x.device} and {t.device}")
 
 
 def check_lengths(lengths: Tensor | None, steps: int) -> None:

@@ -50,7 +50,9 @@ def lstm_sequence(
 ) -> SequenceResult:
     """As :func:`tidegate.ops.lstm_sequence`, through the operator."""
     given = _given(x, h_0, c_0, weights, lengths, reset, noise)
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in (*given[:3], *given[3]))
+    # Traces of torch.jit are checked without gradients, and have to come out alike.
+    wanted = torch.is_grad_enabled() and torch._C._get_tracing_state() is None
+    save = wanted and any(t.requires_grad for t in (*given[:3], *given[3]))
     return SequenceResult(*torch.ops.tidegate.lstm_sequence(*given, checkpoint_every or 0, save)[:4])
 
 
@@ -99,6 +101,8 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
 
     call = _call(fields, lengths, reset, seed, rates, training, every)
     split = call.weights(weights)
+    if torch._C._get_tracing_state() is None:  # a graph may be given others than it was made with
+        ops.check_sizes(x, h_0, c_0, split, lengths, reset)
     result: Any
     with torch.autocast(x.device.type, enabled=False), torch.no_grad():
         choice = ops.choose(x, split, call.noise)
@@ -179,6 +183,8 @@ def _backward(
     with torch.autocast(x.device.type, enabled=False):
         if bool(used_native):
             x = x.contiguous()
+            if x.numel() and not gates.numel():  # the graph was made without gradients
+                output, cells, _, _, gates = native.forward(call, x, h_0, c_0, weights, save=True)
             found = native.backward(call, x, h_0, c_0, weights, (output, cells, gates), grads)
         else:
             with _recording():

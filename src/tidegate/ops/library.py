@@ -81,7 +81,7 @@ class Library:
         """An uninitialised tensor; a large one comes from memory that earlier calls have warmed."""
         size = math.prod(shape) * dtype.itemsize
         if size < POOLED_BYTES:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu")
         address = self.pool_take(size)
         if not address:
             raise MemoryError(f"no memory for a tensor of shape {shape}")

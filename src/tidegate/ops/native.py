@@ -39,7 +39,11 @@ def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> 
         if any(norms) != all(norms) or (w.norm_ih is None) != (weights[0].norm_ih is None):
             return "layer_norm has a native kernel for all three norms of every direction, not for some of them"
         for p in w:
-            if p is not None and p.dtype is not x.dtype:
+            if p is None:
+                continue
+            if not p.is_cpu or (type(p) is not Tensor and type(p) is not torch.nn.Parameter):
+                return f"the weights ({type(p).__name__} on {p.device}) are no plain tensors in the CPU's memory"
+            if p.dtype is not x.dtype:
                 return f"the weights ({p.dtype}) differ in dtype from the input ({x.dtype})"
     return None
 
@@ -174,7 +178,7 @@ def forward(
         width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
         gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
     if h_0 is not None:
-        h_0, c_0 = h, c = h.contiguous(), c.contiguous()
+        h_0, c_0 = h, c = _plain(h), _plain(c)
     h_n, c_n = torch.empty_like(h), torch.empty_like(c)
     if call.pieces is None:
         flat = _contiguous(flat)
@@ -193,6 +197,7 @@ def _inputs(
 ) -> tuple[dict[str, bytes], list[Any]]:
     """A call's sizes, masks and noise, and the tensors that must live until it ends. States are contiguous."""
     T, B, I = x.shape
+    x = x.resolve_neg()
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
     pieces = {
@@ -218,7 +223,12 @@ def _inputs(
 
 
 def _contiguous(flat: Sequence[Tensor]) -> list[Tensor]:
-    return [p if p.is_contiguous() else p.contiguous() for p in flat]
+    return [_plain(p) for p in flat]
+
+
+def _plain(t: Tensor) -> Tensor:
+    """A tensor whose memory holds its values in their order."""
+    return t.resolve_neg().contiguous()
 
 
 def backward(
@@ -238,12 +248,15 @@ def backward(
     lib = _library()
     if not x.is_contiguous() and not x.transpose(0, 1).is_contiguous():
         x = x.contiguous()  # d_x shares its strides
+    # As the forward pass left them, unless a hook on saved tensors gave others back.
+    output, cells = (None if t is None else _plain(t) for t in (output, cells))
+    gates = _plain(gates)
     flat = _contiguous(flat)
     h, c = call.begins(h_0, c_0)
     if h_0 is not None:
-        h_0, c_0 = h, c = h.contiguous(), c.contiguous()
+        h_0, c_0 = h, c = _plain(h), _plain(c)
     D, _, H = c.shape
-    d_output, d_cells, d_h_n, d_c_n = grads
+    d_output, d_cells, d_h_n, d_c_n = (None if g is None else g.resolve_neg() for g in grads)
     strides: Any = (0, 0, 0)
     if d_output is not None:
         if d_output.stride(-1) != 1 and d_output.shape[-1] > 1:

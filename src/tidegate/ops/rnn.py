@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import RNNWeights, rnn_input
+from tidegate.checks import autocast_dtype
 from tidegate.ops import native
 
 
@@ -21,7 +22,7 @@ def takes(
     """Can :func:`rnn_sequence` run this call? Transforms and compilers are the caller's question."""
     # The steps run on over the padding, which only tanh keeps from growing without bound.
     padded = lengths is None or (len(weights) == 1 and nonlinearity == "tanh")
-    return len(x) > 0 and reset is None and padded and not torch.is_autocast_enabled(x.device.type)
+    return len(x) > 0 and reset is None and padded and autocast_dtype(x) is None
 
 
 def rnn_sequence(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tidegate.cell import LSTMStep, LSTMWeights, lstm_input, lstm_step
+from tidegate.checks import autocast_dtype
 from tidegate.ops import graph, native, random
 from tidegate.ops.library import library
 from tidegate.ops.types import Noise, SequenceResult
@@ -91,14 +92,13 @@ def lstm_trace(
     """
     from tidegate import ops
 
-    device = x.device.type
-    if torch.is_autocast_enabled(device):  # cast as ``lstm_sequence`` does, once for both
-        dtype = torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(x)
+    if dtype is not None:  # cast as ``lstm_sequence`` does, once for both
         x, h_0, weights = x.to(dtype), h_0.to(dtype), [w.to(dtype) for w in weights]
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     valid, cut = _masks(x, len(weights), lengths, reset)
-    if _kernel_hands_over(x, weights, noise):
+    if _kernel_hands_over(x, h_0, c_0, weights, lengths, reset, noise):
         result, gates = _native(x, h_0, c_0, weights, (lengths, reset, noise), valid, cut)
     elif _compiled_without_derivatives(x, h_0, c_0, weights):
         result, gates = graph.lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
@@ -111,10 +111,21 @@ def lstm_trace(
     return result, LayerTrace(i, f, g, o, cells, hidden, x, h_0, c_0.to(cells.dtype), valid, cut, held[0], held[1])
 
 
-def _kernel_hands_over(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> bool:
+def _kernel_hands_over(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    weights: Sequence[LSTMWeights],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    noise: Noise | None,
+) -> bool:
     from tidegate import ops
 
-    return not (torch.compiler.is_compiling() or ops._recorded(x)) and ops.choose(x, weights, noise).name == "native"
+    if torch.compiler.is_compiling() or ops.recorded(x, h_0, c_0, weights):
+        return False
+    ops.check_sizes(x, h_0, c_0, weights, lengths, reset)
+    return ops.choose(x, weights, noise).name == "native"
 
 
 def _compiled_without_derivatives(x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]) -> bool:
