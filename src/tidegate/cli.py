@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
 from rich.markup import escape
 
@@ -95,6 +95,8 @@ def predict(
     if samples < 0:
         raise ConfigError(f"--samples is a number of paths; given {samples}")
     check_output(output)
+    if output.resolve() == data.expanduser().resolve():
+        raise ConfigError(f"--output {output} is DATA itself, which would be lost; give it another name")
     model = load_run(run)
     kind = model.what
     if isinstance(model, Forecaster):
@@ -355,6 +357,8 @@ def _sentence(error: Exception) -> str:
         name = text.partition(":")[0]
         return text.replace(name, "--" + name.replace("_", "-"), 1) if name in fields else text
     text = str(error).strip()
+    if isinstance(error, UnusedCliTokensError):
+        return f"{text} An option with several values is given once for each, such as --quantiles 0.1 --quantiles 0.9"
     if isinstance(error, MissingArgumentError) and error.keyword is None and "Did you mean" not in text:
         names = error.argument.names if error.argument else ()
         return f"{' '.join(error.command_chain or ['tidegate'])} needs {' or '.join(names)}"

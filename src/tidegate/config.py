@@ -58,7 +58,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         If the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except IsADirectoryError:

@@ -144,3 +144,10 @@ def test_names_that_predictions_would_have_twice(old, new):
     options |= {role: new for role, name in options.items() if name == old}
     with pytest.raises(ConfigError, match=f"predictions would have two columns named '{new}'; rename that of the data"):
         tg.Classifier(**SMALL, **options).fit(waves().rename({old: new}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_too_few_groups(seed):
+    x, y, groups = [np.ones((3, 1), np.float32)] * 3, ["a", "b", "a"], ["1", "2", "3"]
+    with pytest.raises(DataError, match="no label occurs twice|labels occur only in groups|leaves too few groups"):
+        tg.Classifier(**SMALL, test=0.3, seed=seed).fit(x, y, groups=groups)

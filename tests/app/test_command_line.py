@@ -367,3 +367,53 @@ def test_a_narrow_terminal_cuts_no_score_off(kept, run, monkeypatch):
     rows = [line.split() for line in found.splitlines() if "1234567.890" in line]
     assert len(rows) >= 3
     assert all(row.count("1234567.890") + row.count("1234567.890*") == 5 for row in rows)
+
+
+def test_covariates_that_are_partly_known_ahead_and_short_histories_are_noted(run, tmp_path):
+    table = hourly().with_columns(k=pl.col("y") * 0 + 1.0)
+    table.write_csv(tmp_path / "a.csv")
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--known", "k"]
+    assert run(*words, "--out", tmp_path / "run").code == 0
+    later = pl.col("t").str.to_datetime() + pl.duration(hours=table.height)
+    ahead = table[:1].with_columns(later.dt.strftime("%Y-%m-%d %H:%M").alias("t"), y=None)
+    pl.concat([table[-5:], ahead], how="vertical_relaxed").write_csv(tmp_path / "b.csv")
+    found = run("predict", tmp_path / "run", tmp_path / "b.csv", "-o", tmp_path / "f.csv")
+    assert "so masked: k (3 of 4 values)\n" in found.out
+    assert "1 series have fewer than the 12 steps that the model reads, and the others are masked:  (5)\n" in found.out
+
+
+def test_targets_that_32_bits_do_not_tell_apart(run, tmp_path):
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
+    hourly().with_columns(y=pl.col("y") + 1e9).write_csv(tmp_path / "a.csv")
+    refused(run(*words), "--target y: values between 1000000004")
+    hourly().with_columns(y=pl.lit(1e9)).write_csv(tmp_path / "a.csv")
+    assert "never changes" in run(*words).err
+
+
+def test_very_small_targets_are_scaled(run, tmp_path):
+    hourly().with_columns(y=pl.col("y") * 1e-30).write_csv(tmp_path / "a.csv")
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
+    assert run(*words).code == 0
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]["LSTM"]["overall"]
+    assert 0 < found["mae"] < 1e-28
+
+
+def test_predictions_do_not_replace_their_data(kept, run, tmp_path):
+    shutil.copyfile(kept / "good.csv", tmp_path / "a.csv")
+    before = (tmp_path / "a.csv").read_bytes()
+    refused(run("predict", kept / "base", tmp_path / "a.csv", "-o", tmp_path / "." / "a.csv"), "is DATA itself")
+    assert (tmp_path / "a.csv").read_bytes() == before
+
+
+def test_a_file_that_ends_its_lines_with_cr(run, tmp_path):
+    (tmp_path / "a.csv").write_bytes(hourly().write_csv().replace("\n", "\r").encode())
+    refused(run("train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL), "ends its lines with CR alone")
+
+
+def test_options_in_a_file_with_a_byte_order_mark(run, tmp_path):
+    hourly().write_csv(tmp_path / "a.csv")
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbfhidden_size = 3\n")
+    words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL[:-2], "--config", tmp_path / "c.toml"]
+    assert run(*words, "--out", tmp_path / "run").code == 0
+    assert "hidden_size = 3" in (tmp_path / "run" / "config.toml").read_text()
+    refused(run(*words, "--known", "k", "m"), "An option with several values is given once for each")

@@ -206,6 +206,13 @@ def _larger(run: Path) -> None:
     save_tensors(run / "model.safetensors", tensors, facts | {"config": facts["config"] | {"hidden_size": 9000}})
 
 
+def _flip(run: Path) -> None:
+    """In the last byte but one of the last tensor, which stays finite."""
+    whole = bytearray((run / "model.safetensors").read_bytes())
+    whole[-2] ^= 0x10
+    (run / "model.safetensors").write_bytes(whole)
+
+
 def _nested(run: Path) -> None:
     tensors, _ = load_tensors(run / "model.safetensors")
     save_file(tensors, run / "model.safetensors", {"facts": "[" * 100_000})
@@ -223,6 +230,7 @@ def _drop(name: str):
 DAMAGE = {
     "cut off": (_cut, "model.safetensors is damaged and cannot be read"),
     "no model": (lambda run: (run / "model.safetensors").unlink(), "it is not a finished run of tidegate"),
+    "a flipped bit": (_flip, "is damaged and cannot be read (its numbers are not those that were written)"),
     "nested facts": (_nested, "model.safetensors is damaged and cannot be read"),
     "nested config": (_edit("hidden_size = 4", "hidden_size = " + "[" * 100_000), "config.toml is not valid TOML"),
     "a larger network": (_larger, "do not fit together (weights of other sizes)"),

@@ -92,3 +92,13 @@ def test_a_run_on_two_column_text(run, tmp_path):
     made = tg.Tagger.load(tmp_path / "run")
     listed = made.predict([["a", "b"], ["c"]])
     assert [tag for part in listed for tag in part] == found["tag"].to_list()
+
+
+def test_blanks_with_a_tab_and_lines_that_begin_a_document(tmp_path):
+    text = "-DOCSTART- -X- O\n\nin O\nParis B\n\t\nin O\n-DOCSTART- -X- O\nRome B\n"
+    (tmp_path / "a.conll").write_text(text)
+    for labelled in (True, False):
+        data = from_columns(tmp_path / "a.conll", labelled=labelled)
+        assert data.lengths.tolist() == [2, 1, 1]
+        assert data.given["token"].to_list() == ["in", "Paris", "in", "Rome"]
+        assert data.notes == ["passed over 2 lines that begin a document (-DOCSTART-)"]

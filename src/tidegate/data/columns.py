@@ -74,7 +74,23 @@ def numbers(column: pl.Series, option: str, rows: Rows) -> NDArray[np.float32]:
         i = int(np.argmax(too_big))
         what = "is infinite" if np.isinf(values[i]) else "is beyond 32-bit floating point (3.4e38)"
         raise DataError(f"{where}: {rows.name(i)} holds {values[i]}, which {what}; correct it or leave it empty")
+    if option == "--target":
+        _check_digits(values, where)
     return values.astype(np.float32)
+
+
+def _check_digits(values: NDArray[np.float64], where: str) -> None:
+    """Refuse what differs by less than 32-bit floating point tells apart, as large counters do."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return
+    low, high = known.min(), known.max()
+    step = float(np.spacing(np.float32(max(abs(low), abs(high)))))
+    if low < high and known.std() < 8 * step:
+        raise DataError(
+            f"{where}: values between {low:.10g} and {high:.10g} differ by little more than what 32-bit floating point "
+            f"tells apart there ({step:g}); subtract what they have in common, or take differences"
+        )
 
 
 def _parse_numbers(column: pl.Series, where: str, option: str, rows: Rows) -> pl.Series:

@@ -208,6 +208,8 @@ def _check_text(path: Path, sample: bytes) -> None:
         raise DataError(f"{path} is empty: it holds no text")
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is UTF-16 text; save it as UTF-8")
+    if b"\r" in sample and b"\n" not in sample and sample.count(b"\r") > 1:
+        raise DataError(f"{path} ends its lines with CR alone, as old Macs did; save it with LF or CRLF")
     if b"\0" in sample or _control_share(sample) > 0.02:
         sheet = " (save a spreadsheet as CSV)" if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
         raise DataError(f"{path} is not a table: it holds binary data, neither CSV nor Parquet{sheet}")
@@ -348,4 +350,4 @@ def _closest(name: str, names: Sequence[str]) -> str | None:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
-    return text[0].strip().rstrip(".") if text else type(error).__name__
+    return text[0].strip().rstrip(".")[:300] if text else type(error).__name__

@@ -18,6 +18,7 @@ from tidegate.data.long_table import offsets_of, read_long
 from tidegate.data.sequences import Sequences, from_arrays
 from tidegate.errors import ConfigError, DataError
 
+DOCUMENT = b"-DOCSTART-"  # what a line begins with that begins a document
 COLUMNS = (".conll", ".bio", ".iob", ".txt", ".tsv")  # endings of two-column text
 
 
@@ -122,6 +123,7 @@ def from_tagged_table(
 def from_columns(path: Path, *, labelled: bool = True) -> TaggedSequences:
     """Two-column text: a token and its label on each line, and a blank line between sequences.
 
+    A line of CoNLL 2003 that begins a document (-DOCSTART-) is taken for a blank one.
     Columns are separated by tabs where the file has any, else by blanks; of more than two the first and the last are
     taken. Without ``labelled`` labels may be there or not, and are not read.
 
@@ -136,12 +138,14 @@ def from_columns(path: Path, *, labelled: bool = True) -> TaggedSequences:
         raise DataError(f"no such file: {path}" if missing else f"cannot read {path}: {why(error)}") from None
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty: it holds no tokens")
-    tabs = any(b"\t" in line.strip(b"\r\n") for line in lines)
+    tabs = any(b"\t" in line.strip(b"\r\n") for line in lines if line.strip())
     tokens: list[str] = []
     tags: list[str] = []
-    lengths, start = [], 0
+    lengths, start, documents = [], 0, 0
     for number, line in enumerate([*lines, b""], 1):
-        if not line.strip():
+        document = line.startswith(DOCUMENT)
+        documents += document
+        if document or not line.strip():
             if len(tokens) > start:
                 lengths.append(len(tokens) - start)
             start = len(tokens)
@@ -162,10 +166,11 @@ def from_columns(path: Path, *, labelled: bool = True) -> TaggedSequences:
         tags.append(cells[-1].strip())
     found, words = _distinct(np.array(tokens, object))
     names = [str(n + 1) for n in range(len(lengths))]
+    notes = [f"passed over {documents:,} lines that begin a document ({DOCUMENT.decode()})"] if documents else []
     given = pl.DataFrame({"sequence": np.repeat(np.arange(1, len(lengths) + 1), lengths), "token": tokens})
     return TaggedSequences(
-        np.zeros((len(tokens), 0), np.float32), offsets_of(np.array(lengths)), names, [], tokens=found, words=words,
-        tags=_tags(np.array(tags, object)) if labelled else None, rows=np.arange(len(tokens)), given=given,
+        np.zeros((len(tokens), 0), np.float32), offsets_of(np.array(lengths)), names, [], notes=notes, tokens=found,
+        words=words, tags=_tags(np.array(tags, object)) if labelled else None, rows=np.arange(len(tokens)), given=given,
     )  # fmt: skip
 
 

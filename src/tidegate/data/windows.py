@@ -100,7 +100,7 @@ def _moments(values: np.ndarray) -> np.ndarray:
         mean = np.where(seen, filled, 0.0).sum(0) / count
         spread = np.sqrt((np.where(seen, filled - mean, 0.0) ** 2).sum(0) / count)
         seen &= np.abs(filled - mean) <= 10 * spread
-    spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)  # a constant stays as it is
+    spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-30), spread, 1.0)  # a constant stays as it is
     return np.stack([mean, spread], -1)
 
 

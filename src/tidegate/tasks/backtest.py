@@ -58,7 +58,8 @@ def run_backtest(
     if len(test) == 0:
         raise DataError(
             f"the test part has no whole window: the data end {max(0, end - parts.test_start)} steps after it begins, "
-            f"and a forecast needs {config.horizon}; bring newer data, or train with a larger --test"
+            f"and a forecast needs {config.horizon}, with {windows.history} steps of the same series before it; bring "
+            "newer data or more of the history, or train with a larger --test"
         )
     levels = config.quantiles
     models: dict[str, Forecaster] = {config.cell: forecaster}

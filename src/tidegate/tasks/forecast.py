@@ -172,6 +172,9 @@ class Forecaster(Learner):
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
         self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
         self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
+        short = [f"{n} ({end})" for n, end in zip(panel.names, ends.tolist(), strict=True) if 0 < end < windows.history]
+        fewer = f"have fewer than the {windows.history} steps that the model reads, and the others are masked"
+        self.predict_notes_ += _about(f"{{}} {fewer}", short)
         if unknown := unknown_ahead(panel, self.horizon):
             self.predict_notes_.append(f"known ahead, but without values there, and so masked: {', '.join(unknown)}")
         quantiles = calibration.widen(

@@ -93,11 +93,15 @@ def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:
 
 
 def unknown_ahead(panel: Panel, horizon: int) -> list[str]:
-    """Covariates known in the future of which no series has a value in the steps to forecast."""
-    ends = panel.offsets[:-1] + panel.history_ends  # (S,) where the future starts
-    ahead = [panel.known[end : min(end + horizon, stop)] for end, stop in zip(ends, panel.offsets[1:], strict=True)]
-    values = np.concatenate(ahead)  # (S h, K)
-    return [name for k, name in enumerate(panel.known_names) if np.isnan(values[:, k]).all()]
+    """Covariates known in the future that lack values in the steps to forecast, with how many."""
+    starts = (panel.offsets[:-1] + panel.history_ends)[panel.history_ends > 0]  # of the futures that are forecast
+    values = np.concatenate([panel.known[a : a + horizon] for a in starts] or [panel.known[:0]])  # (S h, K)
+    missing = np.isnan(values).sum(0).tolist()
+    return [
+        name if count == len(values) else f"{name} ({count:,} of {len(values):,} values)"
+        for name, count in zip(panel.known_names, missing, strict=True)
+        if count
+    ]
 
 
 def forecast_frame(

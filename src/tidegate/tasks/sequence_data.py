@@ -118,6 +118,8 @@ def _part_groups(
     there = len(np.unique(groups[left]))
     if there < 2:
         raise DataError("--group leaves too few groups for training, validation and test; three at least are needed")
+    if np.bincount(codes[left]).max() < 2:
+        raise DataError("--group: no label occurs twice in what is left to part by groups; give more sequences")
     folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold

@@ -5,6 +5,7 @@ One file, replaced whole, so that a kill at any moment leaves either the old che
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +21,20 @@ from tidegate.errors import RunError
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts atomically."""
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
+    """Write tensors and JSON facts atomically, with a digest of the tensors' bits."""
+    kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    data = save(kept, {"facts": json.dumps(facts), "sha256": _digest(kept)})
     with atomic_write(path) as file:
         file.write(data)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all tensors' bits, by name."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        values: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        found.update(values)
+    return found.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,8 +47,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, "pt") as file:
-            facts = dict(json.loads((file.metadata() or {})["facts"]))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
+            head = file.metadata() or {}
+            facts = dict(json.loads(head["facts"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if head.get("sha256", known := _digest(tensors)) != known:
+            raise ValueError("its numbers are not those that were written")
+        return tensors, facts
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}: it is not a finished run of tidegate") from None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
