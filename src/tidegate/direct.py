@@ -18,6 +18,7 @@ from tidegate import ops
 from tidegate.ops import interface, native
 from tidegate.ops.interface import DTYPES
 from tidegate.ops.library import POOLED_BYTES, check, library
+from tidegate.ops.types import accumulator
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Route:
         assert lib is not None
         self.run, self.empty = lib.forward, lib.empty
         self.dtype = lstm.weight_ih_l0.dtype
-        self.cell_dtype = native.ACCUMULATOR[self.dtype]
+        self.cell_dtype = accumulator(self.dtype)
         self.code = DTYPES[self.dtype]
         self.watched = [(name, p, p.data_ptr()) for name, p in lstm._parameters.items() if p is not None]
         self.layers, self.recorded = [], []

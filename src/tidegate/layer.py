@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tidegate import direct, ops, streaming
 from tidegate.cell import LSTMWeights
 from tidegate.checks import autocast_dtype, check_flag, check_rate, check_state, check_whole
+from tidegate.ops.types import accumulator
 from tidegate.recurrent import Recurrent
 from tidegate.state import State
 from tidegate.trace import Trace
@@ -343,7 +344,7 @@ class LSTM(Recurrent):
         like, rows = self.weight_ih_l0, self.num_layers * self.directions
         shape = (rows,) if batch is None else (rows, batch)
         h = like.new_zeros(*shape, self.state_size, dtype=like.dtype)
-        return State(h, like.new_zeros(*shape, self.hidden_size, dtype=_cell_dtype(like.dtype)))
+        return State(h, like.new_zeros(*shape, self.hidden_size, dtype=accumulator(like.dtype)))
 
     def backend(self, input: Tensor | PackedSequence) -> ops.BackendChoice:
         """Which backend would run this input, and why; a slow one names what forces it."""
@@ -359,7 +360,7 @@ class LSTM(Recurrent):
         rows = self.num_layers * self.directions
         if hx is None:
             h = x.new_zeros(rows, x.shape[1], self.state_size)
-            dtype = _cell_dtype(x.dtype)
+            dtype = accumulator(x.dtype)
             if dtype is x.dtype and not self.proj_size:
                 return h, h  # nobody writes to them
             return h, x.new_zeros(rows, x.shape[1], self.hidden_size, dtype=dtype)
@@ -369,8 +370,3 @@ class LSTM(Recurrent):
             check_state("h_0", hx[0], (rows, x.shape[1], self.state_size), x, batched),
             check_state("c_0", hx[1], (rows, x.shape[1], self.hidden_size), x, batched),
         )
-
-
-def _cell_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The long-term memory is float32 at least, so that small additions are not lost."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -20,6 +20,7 @@ from tidegate import ops
 from tidegate.ops import interface, native
 from tidegate.ops.interface import DTYPES, STEPS
 from tidegate.ops.library import check, library
+from tidegate.ops.types import accumulator
 from tidegate.state import State
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Plan:
             if p is not None
         ]
         self.dtype = lstm.weight_ih_l0.dtype
-        self.cell_dtype = native.ACCUMULATOR[self.dtype]
+        self.cell_dtype = accumulator(self.dtype)
         self.zoneout = lstm.zoneout
         self.shape = (lstm.num_layers, batch, lstm.hidden_size)
         self.x_shape = (batch, lstm.input_size)

@@ -78,7 +78,7 @@ def sequence_arguments(dtype=torch.float64, norm=False):
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
 def test_saved_arrays_have_the_shape_that_a_graph_expects(isa, dtype, norm):
     x, h, c, [w] = sequence_arguments(dtype, norm)
-    c = c.to(ops.native.ACCUMULATOR[dtype])
+    c = c.to(ops.types.accumulator(dtype))
     fields, flat = ops.native.flatten([w])
     *_, saved = ops.native.forward(ops.native.Call(None, None, None, fields), x, h, c, flat, save=True)
     fields = [sum(1 << n for n, p in enumerate(w) if p is not None)]

@@ -20,6 +20,7 @@ import numpy as np
 from tidegate.data.atomic import why
 from tidegate.errors import DataError
 
+BYTES = 256  # that a text is made of
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.decompress,
     ".gz": gzip.decompress,

@@ -18,7 +18,7 @@ from tidegate.cell import LSTMWeights
 from tidegate.ops import checkpoint, native
 from tidegate.ops.interface import DTYPES
 from tidegate.ops.library import library
-from tidegate.ops.types import Noise, SequenceResult
+from tidegate.ops.types import Noise, SequenceResult, accumulator
 
 _library = torch.library.Library("tidegate", "DEF")
 _GIVEN = (
@@ -78,7 +78,7 @@ def _given(
     if noise is not None:
         seed, training = noise.seed, noise.training
         rates = [noise.recurrent_dropout, noise.zoneout_hidden, noise.zoneout_cell]
-    c_0 = c_0.to(_accumulator(x.dtype))
+    c_0 = c_0.to(accumulator(x.dtype))
     return x, h_0.to(x.dtype), c_0, flat, fields, lengths, reset, seed, rates, training
 
 
@@ -234,10 +234,6 @@ def _differentiate_twice(ctx: Any, second: Sequence[Tensor | None]) -> tuple[Any
     x, h_0, c_0, *rest = ctx.saved_tensors
     d_x, d_h, d_c, *others = native.second_derivative(ctx.call, (x, h_0, c_0, *rest), second)
     return d_x, d_h, d_c, others[4:], *[None] * 11, *others[:4]
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 _library.impl("lstm_sequence", _forward, "CompositeExplicitAutograd")

@@ -17,9 +17,7 @@ from tidegate.cell import LSTMWeights
 from tidegate.ops import checkpoint, interface, reference
 from tidegate.ops.interface import DTYPES
 from tidegate.ops.library import Library, check, library, missing
-from tidegate.ops.types import Noise, SequenceResult
-
-ACCUMULATOR = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
+from tidegate.ops.types import Noise, SequenceResult, accumulator
 
 
 def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> str | None:
@@ -133,9 +131,9 @@ def lstm_sequence(
     checkpoint_every: int | None = None,
 ) -> SequenceResult:
     """One LSTM layer over a whole sequence; see :func:`tidegate.ops.lstm_sequence`."""
-    dtype, accumulator = x.dtype, ACCUMULATOR[x.dtype]
-    if h_0.dtype is not dtype or c_0.dtype is not accumulator:  # asked first, as `to` costs a microsecond
-        h_0, c_0 = h_0.to(dtype), c_0.to(accumulator)
+    dtype, cell_dtype = x.dtype, accumulator(x.dtype)
+    if h_0.dtype is not dtype or c_0.dtype is not cell_dtype:  # asked first, as `to` costs a microsecond
+        h_0, c_0 = h_0.to(dtype), c_0.to(cell_dtype)
     fields, flat = flatten(weights)
     call = Call(lengths, reset, noise, fields, checkpoint_every)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat)):
@@ -167,16 +165,16 @@ def forward(
     lib = _library()
     T, B, _ = x.shape
     D, _, H = c.shape
-    dtype, accumulator = x.dtype, c.dtype
+    dtype, cell_dtype = x.dtype, c.dtype
     output = lib.empty((T, B, D * H) if call.joined else (T, B, D, H), dtype)
     cells = None
     if save or need_cells:
-        cells = lib.empty_like(output) if accumulator is dtype else lib.empty(output.shape, accumulator)
+        cells = lib.empty_like(output) if cell_dtype is dtype else lib.empty(output.shape, cell_dtype)
     gates = None
     if save:
         norm = places(call.fields)[1][0] >= 0
         width = lib.gate_width(DTYPES[dtype], H, norm and not open_gates)
-        gates = lib.empty((D, T, B, width), accumulator if open_gates else dtype)
+        gates = lib.empty((D, T, B, width), cell_dtype if open_gates else dtype)
     if h_0 is not None:
         h_0, c_0 = h, c = _plain(h), _plain(c)
     h_n, c_n = torch.empty_like(h), torch.empty_like(c)

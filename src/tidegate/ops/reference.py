@@ -12,9 +12,7 @@ from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights, lstm_input, lstm_step, rnn_input, rnn_step
 from tidegate.ops import random
-from tidegate.ops.types import Noise, SequenceResult
-
-_HALF = (torch.float16, torch.bfloat16)
+from tidegate.ops.types import Noise, SequenceResult, accumulator
 
 
 def lstm_sequence(
@@ -32,8 +30,7 @@ def lstm_sequence(
     With ``first_direction`` 1 the only direction given is the one that reads from the end.
     """
     x, valid, reset = _masks(x, lengths, reset)
-    if x.dtype in _HALF:
-        c_0 = c_0.float()
+    c_0 = c_0.to(accumulator(c_0.dtype))
     results = [
         _lstm_direction(x, h_0[d], c_0[d], w, valid, reset, noise, backward=d + first_direction == 1)
         for d, w in enumerate(weights)

@@ -19,9 +19,8 @@ from tidegate.cell import LSTMStep, LSTMWeights, lstm_input, lstm_step
 from tidegate.checks import autocast_dtype
 from tidegate.ops import graph, native, random
 from tidegate.ops.library import library
-from tidegate.ops.types import Noise, SequenceResult
+from tidegate.ops.types import Noise, SequenceResult, accumulator
 
-_HALF = (torch.float16, torch.bfloat16)
 _ROWS = 1024  # steps times rows whose gates are computed at once
 
 
@@ -148,12 +147,14 @@ def _native(
     """The kernels' forward pass with its gates."""
     fields, flat = native.flatten(weights)
     call = native.Call(*given, fields)
-    state = h_0.to(x.dtype), c_0.to(native.ACCUMULATOR[x.dtype])
+    state = h_0.to(x.dtype), c_0.to(accumulator(x.dtype))
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *flat))):
         *found, packed = native.forward(call, x, *state, flat, save=True, open_gates=True)
         return SequenceResult(*found), _unpack(packed, found[1])  # type: ignore[arg-type]
     result = native.lstm_sequence(x, h_0, c_0, weights, *given)
-    if x.dtype in _HALF or weights[0].norm_ih is not None:  # the backward pass reads something else: run once more
+    if (
+        accumulator(x.dtype) is not x.dtype or weights[0].norm_ih is not None
+    ):  # the backward pass reads something else: run once more
         with torch.no_grad():
             packed = native.forward(call, x, *state, flat, save=True, open_gates=True)[4]
     else:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The long-term memory's dtype beside weights of ``dtype``: float32 at least, or small additions are lost."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class SlowPathWarning(UserWarning):

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tidegate.data.plain import BYTES
 from tidegate.recurrent import variational_dropout
 from tidegate.tasks.network import recurrent
 
-BYTES, EMBEDDING = 256, 32
+EMBEDDING = 32
 
 
 class SequenceBatch(NamedTuple):

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tidegate.layer import LSTM
-from tidegate.rnn import RNN
+from tidegate.data.plain import BYTES
+from tidegate.tasks.network import recurrent
 
-BYTES, SPELLING = 256, 24
+SPELLING = 24
 
 
 class TagBatch(NamedTuple):
@@ -62,14 +62,11 @@ class TagNet(nn.Module):
         cell: str,
     ) -> None:
         super().__init__()
-        kind = LSTM if cell == "lstm" else RNN
-        init = ["orthogonal", "forget_bias"] if cell == "lstm" else ["orthogonal"]
         self.embedding = nn.Embedding(vocabulary, embedding_size) if vocabulary else None
         self.letters = nn.Embedding(BYTES, SPELLING) if character_size else None
-        self.speller = kind(SPELLING, character_size, bidirectional=True, init=init) if character_size else None
+        self.speller = recurrent(cell, SPELLING, character_size, 1, 0.0, bidirectional=True) if character_size else None
         size = embedding_size * bool(vocabulary) + 2 * character_size + inputs
-        between = dropout if num_layers > 1 else 0.0
-        self.recurrent = kind(size, hidden_size, num_layers, dropout=between, bidirectional=bidirectional, init=init)
+        self.recurrent = recurrent(cell, size, hidden_size, num_layers, dropout, bidirectional=bidirectional)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.recurrent.directions * hidden_size, classes)
         nn.init.zeros_(self.head.bias)

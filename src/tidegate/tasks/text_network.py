@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tidegate.layer import LSTM
+from tidegate.data.plain import BYTES
 from tidegate.recurrent import variational_dropout
-from tidegate.rnn import RNN
-
-BYTES = 256
+from tidegate.tasks.network import recurrent
 
 
 class TiedHead(nn.Module):
@@ -67,18 +65,9 @@ class TextNet(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(BYTES, embedding_size)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
-        between = dropout if num_layers > 1 else 0.0
-        self.recurrent: Any
-        if cell == "lstm":
-            init = ["orthogonal", "forget_bias"]
-            self.recurrent = LSTM(
-                embedding_size, hidden_size, num_layers, dropout=between, weight_dropout=weight_dropout,
-                variational=True, init=init,
-            )  # fmt: skip
-        else:
-            self.recurrent = RNN(
-                embedding_size, hidden_size, num_layers, dropout=between, variational=True, init=["orthogonal"]
-            )
+        self.recurrent = recurrent(
+            cell, embedding_size, hidden_size, num_layers, dropout, weight_dropout, variational=True
+        )
         self.input_dropout, self.output_dropout = input_dropout, output_dropout
         self.head = TiedHead(hidden_size, embedding_size)
 

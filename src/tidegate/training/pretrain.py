@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tidegate.data.plain import BYTES
 from tidegate.layer import LSTM
 from tidegate.rnn import RNN
 
 Gather = Callable[[np.ndarray], tuple[Tensor, Tensor]]  # examples' indices to (T, B, I) or bytes (T, B), lengths (B,)
-BYTES = 256
 
 
 class NextStep(nn.Module):
