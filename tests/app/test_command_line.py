@@ -417,3 +417,10 @@ def test_options_in_a_file_with_a_byte_order_mark(run, tmp_path):
     assert run(*words, "--out", tmp_path / "run").code == 0
     assert "hidden_size = 3" in (tmp_path / "run" / "config.toml").read_text()
     refused(run(*words, "--known", "k", "m"), "An option with several values is given once for each")
+
+
+def test_times_without_a_regular_step(run, tmp_path):
+    seconds = np.random.default_rng(0).integers(0, 86_400, 240)
+    days = pl.datetime(2020, 1, 1) + pl.duration(days=pl.int_range(240), seconds=pl.Series(seconds))
+    hourly().with_columns(t=days).write_csv(tmp_path / "a.csv")
+    refused(run("train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL), "--time t: there is no regular step")

@@ -84,7 +84,7 @@ def make_panel(
     order = _order(codes, stamps, rows, names, time, series, notes, df)
     fixed = grid or (parse_frequency(frequency) if frequency else None)
     stamps, order, place = _place(stamps, order, fixed, grid is not None, time, notes)
-    index = _locate(order, place, rows, names, grid is not None, time)
+    index = _locate(order, place, rows, names, grid is not None, frequency is not None, time)
 
     ranked = index[order.rows]  # rising within a series
     starts = np.flatnonzero(np.concatenate([[True], ~order.same]))  # (S,)
@@ -257,7 +257,9 @@ def _place(
     return stamps, order, replace(place, zone=stamps.zone)
 
 
-def _locate(order: _Order, place: Grid, rows: Rows, names: list[str], trained: bool, time: str | None) -> Ints:
+def _locate(
+    order: _Order, place: Grid, rows: Rows, names: list[str], trained: bool, given: bool, time: str | None
+) -> Ints:
     """Grid index of each row of the table, (R,)."""
     index, on_grid = place.locate(order.moments)
     if on_grid.all():
@@ -266,6 +268,11 @@ def _locate(order: _Order, place: Grid, rows: Rows, names: list[str], trained: b
     at = when(int(order.moments[i]), place.kind != "steps", place.zone)
     who = f"series '{names[order.codes[i]]}', " if names != [""] else ""
     others = "" if count == 1 else f", as {'do' if count > 2 else 'does'} {count - 1:,} more row{'s' * (count > 2)}"
+    if not trained and not given and 2 * count > len(on_grid):
+        raise DataError(
+            f"--time {time}: there is no regular step: the most common one, {place}, fits {len(on_grid) - count:,} of "
+            f"{len(on_grid):,} rows; round the times, or give --frequency"
+        )
     source = "of the trained model" if trained else "that most rows follow"
     advice = "or leave those rows out" if trained else "leave those rows out, or give another --frequency"
     raise DataError(

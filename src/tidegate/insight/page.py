@@ -267,7 +267,7 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         number = "" if k == 0 else str(k + 1)
         top = 1.0 - k * (each + gap) - gap
         layout[f"yaxis{number}"] = {
-            "domain": [top - each, top], "showticklabels": False, "anchor": "x", "ticks": "",
+            "domain": [top - each, top], "showticklabels": False, "anchor": "x", "ticks": "", "autorange": "reversed",
             "title": {"text": plain(heat.y) if k == 0 else ""},
         }  # fmt: skip
         data.append(

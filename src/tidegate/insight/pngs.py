@@ -14,6 +14,7 @@ COLOURS = {
     "gain": "#2a78c4", "loss": "#d4553b", "erased": "#8a5cc2", "replaced": "#c98a00",
 }  # fmt: skip
 PAPER = "#ffffff"
+MOST_NAMES = 12  # rows of a heat map that are named
 
 
 def png(figure: Figure) -> bytes:
@@ -41,6 +42,8 @@ def png(figure: Figure) -> bytes:
 
 
 def _draw(part: Any, chart: Chart) -> None:
+    from matplotlib.ticker import LogFormatter
+
     axis = part.subplots()
     for mark in chart.marks:
         _draw_mark(axis, mark, chart.sideways)
@@ -51,6 +54,8 @@ def _draw(part: Any, chart: Chart) -> None:
     other(_text(chart.x), fontsize=9)
     if chart.log_y:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(LogFormatter())
+        axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     if chart.sideways:
         axis.invert_yaxis()
     _times(axis, chart.marks[0].x if chart.marks else np.empty(0))
@@ -60,7 +65,7 @@ def _draw(part: Any, chart: Chart) -> None:
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     if len({mark.name for mark in chart.marks if mark.name}) > 1:
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none", loc="best")
 
 
 def _draw_mark(axis: Any, mark: Mark, sideways: bool) -> None:
@@ -100,7 +105,9 @@ def _draw_heat(part: Any, heat: Heat) -> None:
         bar.set_ticks(values, labels=texts)
         bar.ax.tick_params(labelsize=7)
         axis.set_title(_text(panel.name), loc="left", fontsize=8, pad=2)
-        axis.set_yticks([])
+        named = len(rows) <= MOST_NAMES and len(heat.rows) == len(rows)
+        axis.set_yticks(rows if named else [], labels=[_text(name) for name in heat.rows] if named else [])
+        axis.invert_yaxis()  # the first row on top
         axis.tick_params(labelsize=7)
         for line in heat.lines:
             axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
@@ -115,6 +122,10 @@ def _times(axis: Any, x: np.ndarray) -> None:
         locator = AutoDateLocator(minticks=3, maxticks=8)  # no closer: two weeks are its longest step below a month
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    elif x.dtype.kind in "iu" and len(x):
+        from matplotlib.ticker import MaxNLocator
+
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _text(text: Any) -> str:
