@@ -69,7 +69,7 @@ def predict(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     samples: int = 0,
-    seed: int = 0,
+    seed: int | None = None,
     refit: bool = False,
 ) -> None:
     """Use a trained model on new data: forecasts of the next steps, labels of sequences or of steps.
@@ -86,7 +86,7 @@ def predict(
     samples
         Forecasts: write this many sample paths instead of quantiles (sums over steps need paths).
     seed
-        Forecasts: for the sample paths.
+        Forecasts: for the sample paths; 0 by default.
     refit
         Forecasts: first train the chosen setting anew on all of the data.
     """
@@ -102,10 +102,11 @@ def predict(
     if isinstance(model, Forecaster):
         if refit:
             model.refit(data, progress=True)
-        frame = model.predict(data, samples=samples, seed=seed)
+        frame = model.predict(data, samples=samples, seed=seed or 0)
         kind = f"{samples} sample paths" if samples else "quantiles"
-    elif samples or refit:
-        raise ConfigError(f"--samples and --refit are for forecasts; {run} is a run of {model.task}")
+    elif samples or refit or seed is not None:
+        which = "--samples and --refit are" if samples or refit else "--seed is"
+        raise ConfigError(f"{which} for forecasts; {run} is a run of {model.task}")
     else:
         frame = model.predict(data)
     for note in model.predict_notes_:

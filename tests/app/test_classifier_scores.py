@@ -94,6 +94,8 @@ def test_the_report(run, tmp_path):
     assert pl.read_csv(tmp_path / "l.csv").columns == ["s", "kind", "probability", "p_down", "p_up"]
     result = run("predict", tmp_path / "run", tmp_path / "a.csv", "-o", tmp_path / "l.csv", "--samples", "3")
     assert "--samples and --refit are for forecasts" in result.err
+    result = run("predict", tmp_path / "run", tmp_path / "a.csv", "-o", tmp_path / "l.csv", "--seed", "0")
+    assert "--seed is for forecasts" in result.err
 
 
 def test_nothing_kept_untouched(run, tmp_path):

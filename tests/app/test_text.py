@@ -17,7 +17,7 @@ from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.text_config import TextConfig
 from tidegate.tasks.text_job import TextJob, byte_bits
 from tidegate.tasks.text_network import TextNet
-from tidegate.tasks.text_report import evaluate
+from tidegate.tasks.text_report import evaluate, sentences
 from tidegate.training.checkpoint import load_tensors
 from tidegate.training.loop import train
 
@@ -304,3 +304,11 @@ def test_full_precision_after_mixed(tmp_path):
     assert model.predict(TEXT[:300]).equals(again.predict(TEXT[:300]))
     scores, _ = model.model_(torch.tensor([[1]]))
     assert torch.equal(scores, again.model_(torch.tensor([[1]]))[0])
+
+
+def test_a_text_of_a_few_bytes_tells_no_models_apart(fitted, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"tide and")
+    metrics = fitted.evaluate(tmp_path / "a.txt")
+    said = sentences(metrics, "LSTM")
+    assert said
+    assert all(sentence.endswith("on 8 bytes, too few to tell them apart.") for sentence in said)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ORDERS = range(3, 10)
 MOST = 32 << 20  # bytes just before the scored text that the baselines learn from
 BLOCK, DRAWS = 500, 2_000  # bytes drawn together for an interval
+FEWEST = 100  # bytes that a comparison needs
 COLUMNS = {
     "bits_per_byte": "bits per byte",
     "bits_per_character": "bits per character",
@@ -151,9 +152,13 @@ def table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def sentences(metrics: dict[str, Any], form: str) -> list[str]:
     """How far ahead or behind."""
-    found = []
+    found, size = [], metrics["test"]["bytes"]
     for name, one in metrics["ahead"].items():
         ahead, low, high = one["bits_per_byte"], one["low"], one["high"]
+        if size < FEWEST:
+            few = f"on {size} bytes, too few to tell them apart"
+            found.append(f"{form} is {ahead:+.3f} bits per byte ahead of {name} {few}.")
+            continue
         verdict = "ahead of" if low > 0 else "behind" if high < 0 else "level with"
         found.append(
             f"{form} is {verdict} {name}: {ahead:+.3f} bits per byte (95% block bootstrap {low:+.3f} to {high:+.3f})."
