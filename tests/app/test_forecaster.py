@@ -377,3 +377,11 @@ def test_a_run_of_a_later_format_is_refused(model, tmp_path):
     save_tensors(tmp_path / "model.safetensors", tensors, facts | {"format": facts["format"] + 1, "version": "7.0"})
     with pytest.raises(RunError, match=r"was written by tidegate 7\.0, whose run folders this version"):
         tg.Forecaster.load(tmp_path)
+
+
+def test_a_series_that_ended_long_ago_is_noted(model):
+    row = pl.int_range(pl.len()).over("s")
+    model.predict(TABLE.filter((pl.col("s") == "a") | (row < STEPS - HORIZON)))
+    assert not any("end long before" in note for note in model.predict_notes_)
+    model.predict(TABLE.filter((pl.col("s") == "a") | (row < STEPS - HORIZON - 1)))
+    assert "1 series end long before the others, and are forecast from their own end: b" in model.predict_notes_

@@ -97,7 +97,10 @@ def lstm_trace(
         with torch.autocast(x.device.type, enabled=False):
             return lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
     valid, cut = _masks(x, len(weights), lengths, reset)
-    if _kernel_hands_over(x, h_0, c_0, weights, lengths, reset, noise):
+    watched = torch.compiler.is_compiling() or ops.recorded(x, h_0, c_0, weights)
+    if not watched:
+        ops.check_sizes(x, h_0, c_0, weights, lengths, reset)
+    if not watched and ops.choose(x, weights, noise).name == "native":
         result, gates = _native(x, h_0, c_0, weights, (lengths, reset, noise), valid, cut)
     elif _compiled_without_derivatives(x, h_0, c_0, weights):
         result, gates = graph.lstm_trace(x, h_0, c_0, weights, lengths, reset, noise)
@@ -108,23 +111,6 @@ def lstm_trace(
     i, f, g, o = gates or _gates(x, h_0, c_0, hidden, cells, weights, valid, cut, noise)
     held = [_held(noise, which, s, weights) for which, s in (("hidden", hidden), ("cell", cells))]
     return result, LayerTrace(i, f, g, o, cells, hidden, x, h_0, c_0.to(cells.dtype), valid, cut, held[0], held[1])
-
-
-def _kernel_hands_over(
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor,
-    weights: Sequence[LSTMWeights],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    noise: Noise | None,
-) -> bool:
-    from tidegate import ops
-
-    if torch.compiler.is_compiling() or ops.recorded(x, h_0, c_0, weights):
-        return False
-    ops.check_sizes(x, h_0, c_0, weights, lengths, reset)
-    return ops.choose(x, weights, noise).name == "native"
 
 
 def _compiled_without_derivatives(x: Tensor, h_0: Tensor, c_0: Tensor, weights: Sequence[LSTMWeights]) -> bool:
