@@ -78,10 +78,8 @@ class Plan:
             self.alive.append((packed, kept))
         joined = b"".join(self.calls)
         self.joined = ctypes.create_string_buffer(joined, len(joined))
-        self.at, self.output = (
-            ctypes.addressof(self.joined),
-            torch.empty(self.shape[1:], dtype=self.dtype, device="cpu"),
-        )
+        self.at = ctypes.addressof(self.joined)
+        self.output = torch.empty(self.shape[1:], dtype=self.dtype, device="cpu")
 
 
 def _fill(call: bytearray, offset: int, address: int) -> None:

@@ -175,10 +175,8 @@ class Forecaster(Learner):
         short = [f"{n} ({end})" for n, end in zip(panel.names, ends.tolist(), strict=True) if 0 < end < windows.history]
         fewer = f"have fewer than the {windows.history} steps that the model reads, and the others are masked"
         self.predict_notes_ += _about(f"{{}} {fewer}", short)
-        last = panel.first + ends  # grid index after each history
-        early = [
-            n for n, stop, end in zip(panel.names, last, ends, strict=True) if end and last.max() - stop > self.horizon
-        ]
+        stops = panel.first[origins.series] + origins.step  # grid index after each history
+        early = [panel.names[s] for s in origins.series[stops.max(initial=0) - stops > self.horizon]]
         self.predict_notes_ += _about("{} end long before the others, and are forecast from their own end", early)
         if unknown := unknown_ahead(panel, self.horizon):
             self.predict_notes_.append(f"known ahead, but without values there, and so masked: {', '.join(unknown)}")
