@@ -134,13 +134,10 @@ struct Backward {
       d_c = (one - keep.cell) * d_c;
       if (p.zoneout_cell != 0.0) c = fma(f, c_old, i * g);
     }
-    V tanh_c = tanh(c);
-    V d_o = d_h * tanh_c * o * (one - o);
+    const V tanh_c = tanh(c), d_o = of_output(d_h, o, tanh_c);
     d_c = fma(d_h * o, one - tanh_c * tanh_c, d_c);
     if (peephole) d_c = fma(d_o, load_first(peephole + 2 * z.H + unit, units), d_c);
-    V d_i = d_c * g * i * (one - i);
-    V d_f = d_c * c_old * f * (one - f);
-    V d_g = d_c * i * (one - g * g);
+    const auto [d_i, d_f, d_g] = of_cell(d_c, i, f, g, c_old);
     V d_c_old = fma(d_c, f, held_c);
     if (peephole) {
       d_c_old = fma(d_i, load_first(peephole + unit, units), d_c_old);
@@ -149,6 +146,47 @@ struct Backward {
       store(rows.past[row] + vector * past_stride + N, c);
     }
     store(carry_c + local, d_c_old);
+    hand_over(d_i, d_f, d_g, d_o, row, vector);
+  }
+
+  // Does a row end here, or begin, or bring more than an output's gradient?
+  bool special(int64_t row) const {
+    return !rows.d_output[row] || !rows.d_c[row] || rows.d_cells[row] || rows.d_h[row] || rows.held[row];
+  }
+
+  // The same of one row and W whole vectors of a plain layer, whose sums lie at [W][N]; not where the row is special.
+  template <int W>
+  __attribute__((noinline)) void finish_vectors(const A* sums, int64_t row, int64_t vector) {
+    const V one = V{} + 1;
+    const int64_t unit = vector * N;
+    const S *gates = rows.gates[row] + unit, *d_output = rows.d_output[row] + unit;
+    const A *c_old = rows.c_old[row] + unit, *c_new = rows.c_new[row] + unit, *d_c_new = rows.d_c[row] + unit;
+    A* carry = carry_c + rows.local[row] * z.blocks * N + unit;
+    V tanh_c[W];
+    for (int v = 0; v < W; ++v) tanh_c[v] = load(c_new + v * N);
+    activate<0>(tanh_c);
+#pragma GCC unroll 4
+    for (int v = 0; v < W; ++v) {
+      const S* gate = gates + v * N;
+      V i = load(gate), f = load(gate + z.PU), g = load(gate + 2 * z.PU), o = load(gate + 3 * z.PU);
+      V d_h = load(sums + v * N) + load(d_output + v * N);
+      V d_c = fma(d_h * o, one - tanh_c[v] * tanh_c[v], load(d_c_new + v * N));
+      const auto [d_i, d_f, d_g] = of_cell(d_c, i, f, g, load(c_old + v * N));
+      store(carry + v * N, fma(d_c, f, V{}));
+      hand_over(d_i, d_f, d_g, of_output(d_h, o, tanh_c[v]), row, vector + v);
+    }
+  }
+
+  // Gradients of the gates, from those that reach h and c of the step.
+  static TG_INLINE V of_output(V d_h, V o, V tanh_c) { return d_h * tanh_c * o * (V{} + 1 - o); }
+  struct OfCell {
+    V i, f, g;
+  };
+  static TG_INLINE OfCell of_cell(V d_c, V i, V f, V g, V c_old) {
+    const V one = V{} + 1;
+    return {d_c * g * i * (one - i), d_c * c_old * f * (one - f), d_c * i * (one - g * g)};
+  }
+  TG_INLINE void hand_over(V d_i, V d_f, V d_g, V d_o, int64_t row, int64_t vector) {
     S* to = rows.d_gates[row] + vector * stride;
     store(to, d_i);
     store(to + N, d_f);
@@ -158,14 +196,21 @@ struct Backward {
 
   // All rows of one step, unit vectors [first, last); `reverse` as in the forward pass.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
+    const bool plain = !keep && !peephole && !zoneout.acts();
     each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
       recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < W; ++v) finish(acc[r][v], row + r, vector + v);
+      alignas(VECTOR_BYTES) A sums[R * W * N];
+      tile_store<S, R, W>(acc, sums, W * N);
+      const bool whole = plain && z.units(vector + W - 1) == N;
+#pragma GCC unroll 1
+      for (int64_t r = 0; r < R; ++r) {
+        const A* of_row = sums + r * W * N;
+        if (whole && !special(row + r)) finish_vectors<W>(of_row, row + r, vector);
+        else
+          for (int v = 0; v < W; ++v) finish(load(of_row + v * N), row + r, vector + v);
+      }
     });
   }
 

@@ -103,18 +103,47 @@ struct Forward {
   }
 
   template <class G>
+  TG_INLINE void keep(G* gate, V v) const {
+    if (streams) stream(gate, v);
+    else store(gate, v);
+  }
+  template <class G>
   TG_INLINE void keep(G* gates, V i, V f, V g, V o) const {
-    if (streams) {
-      stream(gates, i);
-      stream(gates + z.PU, f);
-      stream(gates + 2 * z.PU, g);
-      stream(gates + 3 * z.PU, o);
-      return;
+    keep(gates, i);
+    keep(gates + z.PU, f);
+    keep(gates + 2 * z.PU, g);
+    keep(gates + 3 * z.PU, o);
+  }
+
+  // The same of `count` rows of a plain layer, whose sums lie at [row][4][N]: first all long-term memories, then all
+  // short-term ones, so that a row's operations run while those of the row before wait for each other.
+  __attribute__((noinline)) void finish_rows(const A* sums, int64_t count, int64_t row, int64_t block) {
+    const int64_t unit = block * N;
+#pragma GCC unroll 1
+    for (int64_t r = 0; r < count; ++r) finish_cell(sums + r * 4 * N, row + r, unit);
+    int64_t r = 0;
+#pragma GCC unroll 1
+    for (; r + 2 <= count; r += 2) finish_hidden<2>(sums + r * 4 * N, row + r, unit);
+    if (r < count) finish_hidden<1>(sums + r * 4 * N, row + r, unit);
+  }
+  TG_INLINE void finish_cell(const A* sums, int64_t row, int64_t unit) const {
+    V ifg[3] = {load(sums), load(sums + N), load(sums + 2 * N)};
+    activate<2>(ifg);
+    store(rows.c_new[row] + unit, fma(ifg[1], load(rows.c[row] + unit), ifg[0] * ifg[2]));
+    S* gates = rows.gates[row];
+    for (int g = 0; g < 3 && gates; ++g) keep(gates + g * z.PU + unit, ifg[g]);
+  }
+  template <int R>
+  TG_INLINE void finish_hidden(const A* sums, int64_t row, int64_t unit) const {
+    V oc[2 * R];
+    for (int r = 0; r < R; ++r) oc[r] = load(sums + (4 * r + 3) * N), oc[R + r] = load(rows.c_new[row + r] + unit);
+    activate<R>(oc);
+    for (int r = 0; r < R; ++r, ++row) {
+      if (S* gates = rows.gates[row]) keep(gates + 3 * z.PU + unit, oc[r]);
+      V h = oc[r] * oc[R + r];
+      store(rows.h_new[row] + unit, h);
+      if (S* output = rows.output[row]) store(output + unit, h);
     }
-    store(gates, i);
-    store(gates + z.PU, f);
-    store(gates + 2 * z.PU, g);
-    store(gates + 3 * z.PU, o);
   }
 
   // Both memories of one row and block to where they belong, the old ones where zoneout keeps them.
@@ -149,7 +178,7 @@ struct Forward {
   template <int R, int U>
   TG_INLINE void tile(int64_t first, int64_t block) {
     Tile<S, R, 4> acc[U];
-    alignas(VECTOR_BYTES) A own[U == 1 ? R * 4 * N : 1];  // the input's part where it is made here
+    alignas(VECTOR_BYTES) A own[U == 1 ? R * 4 * N : 1];  // the input's part where it is made here, then all of it
     const A* input[R];
     if (projected) {
       for (int r = 0; r < R; ++r) {
@@ -182,8 +211,10 @@ struct Forward {
       for (int u = 0; u < U; ++u)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) acc[u][r][v] = acc[u][r][v] + load(input[r] + (u * 4 + v) * N);
-    if (plain && z.units(block + U - 1) == N) finish_tile<true>(acc, first, block);
-    else finish_tile<false>(acc, first, block);
+    if (!plain || z.units(block + U - 1) < N) return finish_tile<false>(acc, first, block);
+    if constexpr (R * U < 3) return finish_tile<true>(acc, first, block);
+    tile_store<S, R, 4>(acc[0], own, 4 * N);
+    finish_rows(own, R, first, block);
   }
 
   template <bool PLAIN, int R, int U>
