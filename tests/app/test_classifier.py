@@ -273,6 +273,33 @@ def test_what_training_has_seen_is_not_scored(model, tmp_path):
         model.evaluate(seen)
 
 
+def test_what_is_left_out_by_name_is_told(model):
+    more = pl.concat([waves(), waves(seed=5).with_columns(s=pl.lit("new ") + pl.col("s"))])
+    assert (
+        model.untouched(more).notes[-1] == f"left out {40 - len(model.untouched())} sequences that training has seen"
+        ", by their names"
+    )
+    assert "left out" not in str(model.untouched(more.filter(pl.col("s").str.starts_with("new"))).notes)
+
+
+def test_a_table_without_names_that_has_changed_is_not_scored(tmp_path):
+    """Its rows are all that says which texts trained: sorted otherwise, others would be taken for them."""
+    texts = pl.DataFrame({"say": [f"{word} {n}" for n in range(20) for word in ("yes", "no")], "what": ["y", "n"] * 20})
+    texts.write_csv(tmp_path / "a.csv")
+    tg.Classifier(**SMALL | {"epochs": 1}, text="say", label="what").fit(tmp_path / "a.csv", folder=tmp_path / "run")
+    assert tg.Classifier.load(tmp_path / "run").evaluate()["test"]["sequences"] == 8
+    texts.sort("say").write_csv(tmp_path / "a.csv")
+    made = tg.Classifier.load(tmp_path / "run")
+    for data in (None, tmp_path / "a.csv"):
+        with pytest.raises(
+            DataError, match="a.csv has changed since the model was trained on it, and its sequences have"
+        ):
+            made.evaluate(data)
+    with pytest.raises(DataError, match="has changed since the model was trained on it"):
+        made.twin("rnn")
+    assert list(made.evaluate(texts)["models"]) == ["LSTM"]  # baselines cannot tell what to learn from
+
+
 def test_fitted_again_on_other_columns():
     made = tg.Classifier(**SMALL | {"epochs": 1}, sequence="s", label="kind", time="t").fit(waves())
     assert made.resolved_.feature == ["v", "w"]

@@ -90,6 +90,8 @@ def test_a_run_on_two_column_text(run, tmp_path):
     assert "the model was trained without a table's columns; give two-column text (.conll, " in result.err
     assert run("evaluate", tmp_path / "run").code == 0
     made = tg.Tagger.load(tmp_path / "run")
+    (tmp_path / "a.txt").write_text("\n\n".join((tmp_path / "a.txt").read_text().split("\n\n")[::-1]))
+    assert "has changed since the model was trained on it" in run("evaluate", tmp_path / "run").err
     listed = made.predict([["a", "b"], ["c"]])
     assert [tag for part in listed for tag in part] == found["tag"].to_list()
 

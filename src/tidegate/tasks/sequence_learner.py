@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,6 +19,7 @@ from tidegate.data.table import is_pandas
 from tidegate.errors import DataError
 from tidegate.tasks.classify_metrics import to_probabilities
 from tidegate.tasks.learner import Learner, Report
+from tidegate.tasks.run import digest
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
@@ -89,7 +91,7 @@ class SequenceLearner(Learner):
         ----------
         data, y, groups
             As for ``fit``; the untouched part of the data of ``fit`` by default. Sequences of other
-            data that have the name of one that trained are left out.
+            data that have the name of one that trained are left out; those without names are all scored.
         compare : sequence of str
             Other forms to train and put beside, of those in ``forms``.
         progress : bool
@@ -147,13 +149,32 @@ class SequenceLearner(Learner):
 
     @property
     def has_training_data(self) -> bool:
-        """Are the sequences of ``fit`` at hand, or can they be read again?"""
-        return self.sequences_ is not None or self.source_is_there
+        """Are the sequences of ``fit`` at hand, or can they be read again and told apart?"""
+        return self.sequences_ is not None or (self.source_is_there and not self._cannot_be_told)
+
+    @property
+    def _cannot_be_told(self) -> bool:
+        """Has a file changed whose sequences are known by their rows alone?"""
+        assert self.data_ is not None
+        named = self.resolved_.sequence is not None or Path(self.data_).is_dir()
+        return not named and self._digest not in (None, digest(self.data_))
 
     def training_data(self) -> Any:
-        """The labelled sequences of ``fit``; read again after ``load``."""
+        """The labelled sequences of ``fit``; read again after ``load``.
+
+        Raises
+        ------
+        DataError
+            If it cannot be told any more which of them trained.
+        """
         if self.sequences_ is None:
-            self.sequences_, _ = self._with_labels(self._read(self._source(None), trained=True))
+            source = self._source(None)
+            if self._cannot_be_told:
+                raise DataError(
+                    f"{self.data_} has changed since the model was trained on it, and its sequences have no names, so "
+                    "that what is untouched cannot be told; give the data to score"
+                )
+            self.sequences_, _ = self._with_labels(self._read(source, trained=True))
         return self.sequences_
 
     def kept_part(self, *parts: str) -> Any:
@@ -180,7 +201,10 @@ class SequenceLearner(Learner):
             if not len(left):
                 kept = "none were kept untouched (--test 0)" if own else "training has seen all that are given"
                 raise DataError(f"there are no sequences to score: {kept}; give others")
-            sequences = sequences.take(left)
+            notes = list(sequences.notes)
+            if not own and (count := len(sequences) - len(left)):
+                notes.append(f"left out {count:,} sequences that training has seen, by their names")
+            sequences = replace(sequences.take(left), notes=notes)
         return sequences
 
     def twin(self, form: str, *, progress: bool = False) -> Self:
