@@ -66,6 +66,18 @@ CASES = [
         "--time t: row 1 (line 2 of a CSV file) holds '12/31/2019', which is not a time; write times year first, "
         "such as 2013-12-31, 2013-12-31 23:00 or 2013-12-31T23:00:00Z",
     ),
+    (
+        {"t": ["22-01-05", "22-01-06"], "y": Y[:2]},
+        {"time": "t"},
+        "--time t: row 1 (line 2 of a CSV file) holds '22-01-05', which is not a time; write times year first, "
+        "such as 2013-12-31, 2013-12-31 23:00 or 2013-12-31T23:00:00Z",
+    ),
+    (
+        {"t": ["2022-01-05", "05/01/22"], "y": Y[:2]},
+        {"time": "t"},
+        "--time t: row 2 (line 3 of a CSV file) holds '05/01/22', which is not a time; write times year first, "
+        "such as 2013-12-31, 2013-12-31 23:00 or 2013-12-31T23:00:00Z",
+    ),
     ({"t": [*HOURS[:3], None], "y": Y}, {"time": "t"}, "--time t: row 4 (line 5 of a CSV file) has no time"),
     (
         {"t": [HOURS[0], HOURS[1] + "Z", HOURS[2], HOURS[3]], "y": Y},

@@ -159,7 +159,7 @@ def _parse_times(text: pl.Series, where: str, rows: Rows) -> Times:
         )
     clock = text.str.replace(_ZONE, "") if zoned.any() else text
     clock = clock.str.replace_all("/", "-", literal=True).str.replace("T", " ", literal=True)
-    parsed = _by_formats(clock)
+    parsed = _by_formats(clock.str.extract(r"^(\d{4}-.*)$"))  # of 22-01-05 the formats would make the year 22
     if parsed.null_count():
         i = int(parsed.is_null().arg_max() or 0)
         raise DataError(
@@ -228,12 +228,23 @@ def when(moment: int, calendar: bool, zone: str | None = None) -> str:
 
 
 def as_text(column: pl.Series) -> pl.Series:
-    """A column as text; whole numbers without a point."""
-    if column.dtype.is_nested():
-        raise DataError(f"column '{column.name}' holds lists; text or numbers are needed")
-    if column.dtype.is_float() and bool((column == column.round(0)).all()):
-        column = column.cast(pl.Int64)  # 1.0 is what pandas makes of 1
-    return column.cast(pl.String)
+    """A column as text; whole numbers without a point, NaN as nothing.
+
+    Raises
+    ------
+    DataError
+        For lists, binary data and objects.
+    """
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise DataError(f"column '{column.name}' holds {_kind(column.dtype)}; text or numbers are needed")
+    if not column.dtype.is_float():
+        return column.cast(pl.String)
+    column = column.fill_nan(None)
+    text = column.cast(pl.String)
+    if not bool((column == column.round(0)).all()):
+        return text
+    whole = column.cast(pl.Int64, strict=False)  # 1.0 is what pandas makes of 1
+    return _fill(whole.cast(pl.String), text)  # infinity and what is beyond 64 bits as they are
 
 
 def no_value(column: pl.Series) -> pl.Series:
@@ -251,4 +262,5 @@ def _micros(column: pl.Series) -> Ints:
 def _kind(kind: Any) -> str:
     if kind.is_temporal():
         return "dates or times"
-    return "lists" if kind.is_nested() else {pl.Boolean: "true and false", pl.Null: "nothing"}.get(kind, f"{kind}")
+    words = {pl.Boolean: "true and false", pl.Null: "nothing", pl.Binary: "binary data", pl.Object: "objects"}
+    return "lists" if kind.is_nested() else words.get(kind, f"{kind}")
