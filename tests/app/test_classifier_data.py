@@ -138,6 +138,49 @@ def test_a_time_that_is_not_in_every_file_of_a_folder(tmp_path):
         from_folder(tmp_path, time="t")
 
 
+def folder_of(tmp_path, **files):
+    for name, text in files.items():
+        (tmp_path / name[0]).mkdir(exist_ok=True)
+        (tmp_path / name[0] / f"{name}.csv").write_text(text)
+    return from_folder(tmp_path)
+
+
+def test_columns_of_a_folder_are_judged_by_all_its_files(tmp_path):
+    """A mark of a missing value in one file loses no column, true and false are numbers, and what is left out is told."""
+    data = folder_of(
+        tmp_path,
+        a1="v,b,w,e,d\nNA,true,x,,2020-01-01\n2,false,y,,2020-01-02\n",
+        a2="v,b,w,e,d\n3,true,1,,2020-01-01\n",
+        b1="d,w,b,v,e,note\n2020-01-01,u,false,4.5,,long\n",
+    )
+    assert data.columns == ["v", "b"]
+    np.testing.assert_array_equal(data.values, [[np.nan, 1], [2, 0], [3, 1], [4.5, 0]])
+    assert data.notes == ["left out columns that hold no numbers: w, e, d, note"]
+
+
+def test_columns_of_a_folder_that_cannot_be_used(tmp_path):
+    with pytest.raises(DataError, match=r"a1.csv has no column 'V'; did you mean 'v'\?"):
+        folder_of(tmp_path, a1="v\n1\n", b1="V\n1\n")
+    with pytest.raises(DataError, match="the files in .* have no column of numbers"):
+        folder_of(tmp_path, a1="v\nx\n", b1="v\nNA\n")
+    with pytest.raises(
+        DataError, match=r"b1.csv: column 'v': row 21 \(line 22 of a CSV file\) holds 'oops', no number"
+    ):
+        folder_of(tmp_path, a1="v\n1\n", b1="v\n" + "1\n" * 20 + "oops\n")
+
+
+@pytest.mark.parametrize("marks", [["NA"], ["nan", " ", "-", "#N/A", None] * 4])
+def test_marks_of_missing_values_spoil_no_column(tmp_path, marks):
+    table = waves()
+    text = table["v"].cast(pl.String).scatter(list(range(len(marks))), marks)
+    table.with_columns(v=text).write_csv(tmp_path / "a.csv")
+    for source in (tmp_path / "a.csv", table.with_columns(v=text), table.with_columns(v=text.cast(pl.Categorical))):
+        data = from_table(source, sequence="s", label="kind")
+        assert data.columns == ["t", "v", "w"]
+        assert np.isnan(data.values[:, 1]).sum() == len(marks)
+        assert data.notes == ["left out columns that hold no numbers: p"]
+
+
 @pytest.mark.parametrize(("old", "new"), [("kind", "probability"), ("s", "probability"), ("s", "p_up")])
 def test_names_that_predictions_would_have_twice(old, new):
     options = {"sequence": "s", "label": "kind", "feature": ["v"]}

@@ -1,5 +1,6 @@
 """Reading tables: what is read, and the sentence for each thing that is not one."""
 
+import csv
 import gzip
 import io
 import os
@@ -30,6 +31,8 @@ WHOLE = parquet(pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
         ("a.tsv", b"a\tb\n1\t2,5\n", {"a": [1], "b": ["2,5"]}),
         ("a.txt", b"a|b\n1|2\n", {"a": [1], "b": [2]}),
         ("a.csv", b"a;b\n1,5;2\n-0,25;3\n", {"a": [1.5, -0.25], "b": [2, 3]}),
+        ("a.csv", b"a;b\nNA;2\n-0,126;3\n,5e-3;-\n", {"a": ["NA", "-0.126", ".5e-3"], "b": ["2", "3", "-"]}),
+        ("a.csv", b"a;b\n1,5;1,2,3\n2,5;x,5\n", {"a": [1.5, 2.5], "b": ["1,2,3", "x,5"]}),
         ("a.csv", b"a;b\n1.5;x,y\n", {"a": [1.5], "b": ["x,y"]}),
         ("a.csv", b'a,"b,c"\n1,"x,y"\n2,"p\nq"\n', {"a": [1, 2], "b,c": ["x,y", "p\nq"]}),
         ("a.csv.gz", gzip.compress(b"a,b\n1,2\n"), {"a": [1], "b": [2]}),
@@ -45,6 +48,19 @@ def test_reads(tmp_path, name, content, expected):
     assert read_table(tmp_path / name).to_dict(as_series=False) == expected
     last = list(expected)[-1]
     assert read_table(str(tmp_path / name), [last, last]).to_dict(as_series=False) == {last: expected[last]}
+
+
+def test_cells_may_be_long(tmp_path):
+    document = "tide, " * 50_000
+    (tmp_path / "a.csv").write_text(f'a,b\n1,"{document}"\n')
+    before = csv.field_size_limit()
+    assert read_table(tmp_path / "a.csv")["b"].to_list() == [document]
+    assert csv.field_size_limit() == before
+
+
+def test_text_with_commas_stays_as_it_is(tmp_path):
+    (tmp_path / "a.csv").write_text("id;b\n1,5;0,5\nNA;NA\n")
+    assert read_table(tmp_path / "a.csv", text=["id"]).rows() == [("1,5", "0.5"), ("NA", "NA")]
 
 
 def test_text_columns_keep_their_zeros(tmp_path):

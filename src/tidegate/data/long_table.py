@@ -5,13 +5,13 @@ N sequences, R steps in all, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import Rows, as_text, no_value, numbers, times
+from tidegate.data.columns import MISSING, Rows, as_text, no_value, numbers, times
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -95,13 +95,8 @@ def read_long(
         notes.append("sorted the steps of each sequence by time")
     columns = list(feature)
     if not fixed:
-        rest = [name for name in table.columns if name not in taken]
-        columns = [name for name in rest if table[name].dtype.is_numeric() or table[name].dtype == pl.Boolean]
-        for name in rest:
-            if name not in columns:
-                _refuse_spoilt(table[name], rows)
-        if left := [name for name in rest if name not in columns]:
-            notes.append(f"left out columns that hold no numbers: {', '.join(left)}")
+        columns, said = columns_of_numbers({"": table}, taken)
+        notes += said
         if not columns:
             raise DataError("the table has no column of numbers besides the roles given; name one as --feature")
     found = [numbers(table[name], "--feature", rows) for name in columns]
@@ -109,18 +104,55 @@ def read_long(
     return LongTable(table, codes, order, offsets_of(np.bincount(codes)), names, columns, values, notes)
 
 
-def _refuse_spoilt(column: pl.Series, rows: Rows) -> None:
-    """A column of numbers in which few cells are none is a mistake, and not a column of text."""
-    if column.dtype != pl.String:
-        return
-    known = ~no_value(column)
-    wrong = known & column.cast(pl.Float64, strict=False).is_null()
-    if 0 < int(wrong.sum()) <= 0.05 * int(known.sum()):
-        place = int(wrong.arg_max() or 0)
-        raise DataError(
-            f"column '{column.name}': {rows.name(place)} holds '{column[place]}', no number as most others "
-            "are; correct it, or name the columns to read as --feature"
-        )
+def columns_of_numbers(tables: Mapping[str, pl.DataFrame], taken: Collection[str]) -> tuple[list[str], list[str]]:
+    """Columns without a role that hold numbers, true and false, or nothing but numbers and marks of missing values.
+
+    Parameters
+    ----------
+    tables
+        Parts of one table, by what to call them in a message.
+    taken
+        Columns that have a role.
+
+    Returns
+    -------
+    columns, notes : lists of str
+        The notes say what was left out.
+
+    Raises
+    ------
+    DataError
+        For a column of numbers in which few cells are none: a mistake, and not a column of text.
+    """
+    found, left = [], []
+    for name in dict.fromkeys(name for table in tables.values() for name in table.columns if name not in taken):
+        known, wrong, first = 0, 0, ""
+        for where, table in tables.items():
+            if name in table.columns:
+                there, none = _cells(table[name])
+                if none.any() and not wrong:
+                    place = int(none.arg_max() or 0)
+                    first = f"{where}column '{name}': {Rows().name(place)} holds '{table[name][place]}'"
+                known, wrong = known + there, wrong + int(none.sum())
+        if 0 < wrong <= 0.05 * known:
+            raise DataError(
+                f"{first}, no number as most others are; correct it, or name the columns to read as --feature"
+            )
+        (left if wrong or not known else found).append(name)
+    return found, [f"left out columns that hold no numbers: {', '.join(left)}"] if left else []
+
+
+def _cells(column: pl.Series) -> tuple[int, pl.Series]:
+    """How many cells hold something, and which of them no number."""
+    kind = column.dtype
+    if kind.is_numeric() or kind == pl.Boolean:
+        return len(column), pl.repeat(False, len(column), eager=True)
+    if kind not in (pl.String, pl.Categorical, pl.Enum):
+        known = column.is_not_null()
+        return int(known.sum()), known
+    text = column.cast(pl.String).str.strip_chars()
+    known = ~text.str.to_lowercase().is_in(list(MISSING)).fill_null(True)
+    return int(known.sum()), known & text.cast(pl.Float64, strict=False).is_null()
 
 
 def check_roles(roles: Mapping[str, str | None], feature: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tidegate.data.columns import Rows, as_text, numbers
-from tidegate.data.long_table import check_roles, moments, offsets_of, read_long
+from tidegate.data.long_table import check_roles, columns_of_numbers, moments, offsets_of, read_long
 from tidegate.data.plain import hidden
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
@@ -174,7 +174,7 @@ def from_folder(
     """Sequences of a folder with a file each: CSV or Parquet with a row a step, or text.
 
     With ``labelled`` the label is the name of the folder that a file lies in; else files may lie anywhere. Hidden files
-    and folders are passed over.
+    and folders are passed over. Without ``feature`` all columns that hold numbers are read, and every file has them.
 
     Raises
     ------
@@ -198,21 +198,24 @@ def from_folder(
         raise DataError(f"{folder} holds both text and tables; sequences are all of one kind")
     if kinds == {True}:
         return _texts([_read_text(p) for p in files], names, labels, None, named=True)
-    parts, columns = [], list(feature)
-    for path in files:
-        table = read_table(path, [*columns, *([time] if time else [])] if columns else None)
+    wanted = [*feature, *([time] if time else [])] if feature else None
+    tables = {f"{path}: ": read_table(path, wanted) for path in files}
+    columns, notes = list(feature), list[str]()
+    if not feature:
+        columns, notes = columns_of_numbers(tables, [time] if time else [])
         if not columns:
-            check_columns([time] if time else [], table.columns, str(path), "--time")
-            columns = [c for c in table.columns if c != time and table[c].dtype.is_numeric()]
-            if not columns:
-                raise DataError(f"{path} has no column of numbers")
+            raise DataError(f"the files in {folder} have no column of numbers")
+    parts = []
+    for path, table in zip(files, tables.values(), strict=True):
+        check_columns([time] if time else [], table.columns, str(path), "--time")
+        check_columns(columns, table.columns, str(path))
         try:
             order = np.argsort(moments(table[time], Rows()), kind="stable") if time else slice(None)
             parts.append(np.stack([numbers(table[c], "--feature", Rows()) for c in columns], 1)[order])
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     lengths = np.array([len(part) for part in parts])
-    return Sequences(np.concatenate(parts), offsets_of(lengths), names, columns, labels, None, True)
+    return Sequences(np.concatenate(parts), offsets_of(lengths), names, columns, labels, None, True, notes)
 
 
 def _read_text(path: Path) -> bytes:

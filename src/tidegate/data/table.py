@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK = 1 << 20  # bytes
+_LONGEST = 2**31 - 1  # characters of a cell
+_DECIMAL_COMMA = r"^(\s*[+-]?\d*),(\d+(?:[eE][+-]?\d+)?\s*)$"
 _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
@@ -175,17 +177,22 @@ def _read_csv(path: Path, wanted: list[str] | None, text: Sequence[str]) -> pl.D
         raise DataError(f"{path} has more than one column named '{twice}'; rename one of them")
     _check_ragged(path, separator, len(header))
 
+    comma = separator == ";" and _has_decimal_comma(sample)
+
     def read(inferred: int | None) -> pl.DataFrame:
-        return pl.read_csv(
+        frame = pl.read_csv(
             path,
             columns=wanted,
             separator=separator,
-            decimal_comma=separator == ";" and _has_decimal_comma(sample),
+            decimal_comma=comma,
             schema_overrides={c: pl.String() for c in text if c in header},
             infer_schema_length=inferred,
             glob=False,
             raise_if_empty=False,
         )
+        # A column with marks of missing values comes as text: its numbers are to be written as elsewhere.
+        rest = [c for c in frame.columns if frame[c].dtype == pl.String and c not in text] if comma else []
+        return frame.with_columns(pl.col(rest).str.replace(_DECIMAL_COMMA, "$1.$2")) if rest else frame
 
     try:
         try:
@@ -248,6 +255,7 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
     """
     if _surely_regular(path, separator, width):
         return
+    before = csv.field_size_limit(_LONGEST)  # a document may be longer than the 131,072 that stand there
     with _open(path) as binary:
         rows = csv.reader(_lines(binary), delimiter=separator)
         try:
@@ -258,6 +266,8 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
                     raise DataError(f"{path} is not a regular table: {where}")
         except csv.Error as error:
             raise DataError(f"cannot read {path} as CSV: line {rows.line_num}: {error}") from None
+        finally:
+            csv.field_size_limit(before)
 
 
 def _surely_regular(path: Path, separator: str, width: int) -> bool:
