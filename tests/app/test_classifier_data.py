@@ -146,7 +146,7 @@ def folder_of(tmp_path, **files):
 
 
 def test_columns_of_a_folder_are_judged_by_all_its_files(tmp_path):
-    """A mark of a missing value in one file loses no column, true and false are numbers, and what is left out is told."""
+    """A mark of a missing value loses no column, true and false are numbers, and what is left out is told."""
     data = folder_of(
         tmp_path,
         a1="v,b,w,e,d\nNA,true,x,,2020-01-01\n2,false,y,,2020-01-02\n",

@@ -14,6 +14,7 @@ from task_cases import codes, verses
 import tidegate as tg
 from tidegate.data.plain import characters, read_text
 from tidegate.errors import ConfigError, DataError
+from tidegate.tasks.run import digest, source_of
 from tidegate.tasks.text_config import TextConfig
 from tidegate.tasks.text_job import TextJob, byte_bits
 from tidegate.tasks.text_network import TextNet
@@ -277,6 +278,21 @@ def test_a_text_that_has_changed_is_not_scored(fitted, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x" + TEXT)
     with pytest.raises(DataError, match="has changed since the model was trained on it"):
         tg.TextModel.load(tmp_path / "run").evaluate()
+
+
+def test_runs_in_the_folder_that_is_read_are_left_out(tmp_path):
+    """``tidegate train text .`` writes to runs/ in that very folder; the next run reads the same as the first."""
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    (tmp_path / "config.toml").write_text("[mine]\n")
+    (tmp_path / "data.json").write_text("{}")
+    folder = tmp_path / "runs" / "1"
+    first = tg.TextModel(**SMALL).fit(tmp_path, folder=folder)
+    (folder / "notes.txt").write_text("more")
+    assert read_text(tmp_path).files == ["a.txt", "config.toml", "data.json"]
+    assert tg.TextModel.load(folder).evaluate() == first.evaluate()
+    assert source_of(folder).sha256 == digest(tmp_path)
+    (tmp_path / "runs" / "data.json").write_text("{}")  # with no config.toml beside it, any folder
+    assert read_text(tmp_path).files[-1] == "runs/data.json"
 
 
 def test_nothing_kept_untouched(tmp_path):

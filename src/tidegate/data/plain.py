@@ -21,6 +21,7 @@ from tidegate.data.atomic import why
 from tidegate.errors import DataError
 
 BYTES = 256  # that a text is made of
+RUN = ("config.toml", "data.json")  # what every run folder holds
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.decompress,
     ".gz": gzip.decompress,
@@ -68,8 +69,8 @@ def read_text(source: Any) -> Text:
     Parameters
     ----------
     source : path of a file or of a folder, bytes, or (N,) uint8
-        A folder's files are joined in the order of their paths; hidden ones are left out. Files that
-        end in .xz, .gz or .bz2 are unpacked.
+        A folder's files are joined in the order of their paths; hidden ones and runs of tidegate are left
+        out. Files that end in .xz, .gz or .bz2 are unpacked.
 
     Raises
     ------
@@ -99,8 +100,7 @@ def read_text(source: Any) -> Text:
         if not data:
             raise DataError(f"{path} is empty: it has zero bytes")
         return Text(np.frombuffer(data, np.uint8), [path.name], notes=[about(data)])
-    found = [p for p in path.rglob("*") if p.is_file() and not hidden(p.relative_to(path))]
-    names = sorted(p.relative_to(path).as_posix() for p in found)
+    names = sorted(p.relative_to(path).as_posix() for p in files_in(path))
     if not names:
         raise DataError(f"the folder {path} holds no file to read")
     parts = [_read(path / name) for name in names]
@@ -114,9 +114,11 @@ def read_text(source: Any) -> Text:
     return Text(np.frombuffer(data, np.uint8), files, starts[keep], [said])
 
 
-def hidden(path: Path) -> bool:
-    """Does a name in the path begin with a point?"""
-    return any(part.startswith(".") for part in path.parts)
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder and in those within, sorted; without hidden ones and those of tidegate's own runs."""
+    paths = [p for p in sorted(folder.rglob("*")) if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+    runs = {p.parent for p in paths if p.name == RUN[0] and (p.parent / RUN[1]).is_file()} - {folder}
+    return [p for p in paths if p.is_file() and runs.isdisjoint(p.parents)]
 
 
 def _read(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import polars as pl
 
 from tidegate.data.columns import Rows, as_text, numbers
 from tidegate.data.long_table import check_roles, columns_of_numbers, moments, offsets_of, read_long
-from tidegate.data.plain import hidden
+from tidegate.data.plain import files_in
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -174,17 +174,14 @@ def from_folder(
     """Sequences of a folder with a file each: CSV or Parquet with a row a step, or text.
 
     With ``labelled`` the label is the name of the folder that a file lies in; else files may lie anywhere. Hidden files
-    and folders are passed over. Without ``feature`` all columns that hold numbers are read, and every file has them.
+    and folders are passed over, and runs of tidegate. Without ``feature`` all columns that hold numbers are read, and
+    every file has them.
 
     Raises
     ------
     DataError
     """
-    files = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in TABLES + TEXTS and not hidden(p.relative_to(folder)) and p.is_file()
-    )
+    files = [p for p in files_in(folder) if p.suffix.lower() in TABLES + TEXTS]
     if labelled and any(p.parent == folder for p in files):
         raise DataError(
             f"{folder} holds files beside its folders; each label is a folder of its own, with its files in it"

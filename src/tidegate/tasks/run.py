@@ -20,12 +20,13 @@ from torch import Tensor
 import tidegate
 from tidegate.config import Config, read_toml
 from tidegate.data.atomic import atomic_write, why
+from tidegate.data.plain import RUN, files_in
 from tidegate.errors import ConfigError, RunError
 from tidegate.training.checkpoint import load_tensors, save_tensors
 
 FORMAT = 1
-MODEL, CONFIG, METRICS, CARD = "model.safetensors", "config.toml", "metrics.json", "README.md"
-SOURCE = "data.json"
+MODEL, METRICS, CARD = "model.safetensors", "metrics.json", "README.md"
+CONFIG, SOURCE = RUN
 LOCK = ".lock"
 
 
@@ -209,14 +210,14 @@ def _source_facts(folder: str | Path) -> dict[str, Any]:
 
 
 def digest(data: str | Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names."""
+    """SHA-256 of a file, or of the files of a folder that are read, with their names."""
     path, found = Path(data), hashlib.sha256()
     if not path.exists():
         raise FileNotFoundError(path)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+    for inner in files_in(path):
         found.update(f"{inner.relative_to(path).as_posix()} {digest(inner)}\n".encode(errors="surrogateescape"))
     return found.hexdigest()
 
