@@ -12,6 +12,7 @@ from task_cases import first_of_two, waves
 from tidegate.data.sequences import from_arrays
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
 from tidegate.tasks.classify_metrics import accuracy_interval, confusion, fit_temperature, scores, to_probabilities
+from tidegate.tasks.pictures import draw_confusion
 
 
 def test_scores_by_hand():
@@ -72,6 +73,36 @@ def test_the_summary_of_bytes_is_that_of_one_column_a_byte():
     columns = np.unique(seen)
     hot = [(texts.one(n)[:, None] == columns).astype(np.float32) for n in range(len(texts))]
     np.testing.assert_allclose(byte_summary(texts, columns), summary(from_arrays(hot)), atol=1e-6)
+
+
+def test_the_summary_of_no_bytes_and_of_no_texts():
+    texts = from_arrays(["ab", "", "c"])
+    columns = np.frombuffer(b"ab", np.uint8)
+    assert byte_summary(texts.take(np.arange(0)), columns).shape == (0, 13)
+    np.testing.assert_array_equal(byte_summary(texts, columns[:0]), [[2], [0], [1]])
+
+
+@pytest.mark.parametrize("texts", [["tide in", "tide out"] * 10, [""] * 20])
+def test_baselines_of_text_without_a_validation_part(texts):
+    data, codes = from_arrays(texts), np.tile([0, 1], 10)
+    found = fit_baselines(data, codes, data.take(np.arange(0)), codes[:0], 2)
+    assert "logistic regression, n-grams" in found or not any(texts)
+    for predict in found.values():
+        np.testing.assert_allclose(predict(from_arrays(["tide", ""])).sum(1), 1)
+
+
+def test_text_without_a_validation_part(run, tmp_path):
+    pl.DataFrame({"w": ["yes", "no"] * 10, "l": ["y", "n"] * 10}).write_csv(tmp_path / "a.csv")
+    words = ["--text", "w", "--label", "l", "--validation", "0", "--epochs", "1", "--hidden-size", "4"]
+    result = run("train", "classify", tmp_path / "a.csv", *words, "--out", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert "logistic regression, n-grams" in result.out
+
+
+def test_names_with_dollar_signs_are_drawn_as_they_are():
+    """Two of them would begin and end a formula, which these are not."""
+    picture = draw_confusion([[2, 1], [0, 3]], ["$10_$20", "_$x^$"], "LSTM", "sequences")
+    assert picture[:4] == b"\x89PNG"
 
 
 def test_the_report(run, tmp_path):

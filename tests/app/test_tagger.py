@@ -21,6 +21,7 @@ from tidegate.data.tagged import from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.demos import written
+from tidegate.tasks.sequence_data import SequenceScaling
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import Steps, Vocabulary
 from tidegate.training import loop
@@ -191,6 +192,15 @@ def test_numbers_alone(model):
         made.predict([["a"]])
     with pytest.raises(DataError, match="trained on tokens and 1 column of numbers; given 1 column of numbers"):
         model.predict([np.zeros((3, 1))])
+
+
+def test_numbers_with_one_label_in_what_trains():
+    """The other label is in the untouched part alone: the regression has nothing to tell apart."""
+    data = from_lists([np.zeros((4, 1)), np.ones((3, 1))])
+    scaling = SequenceScaling.fit(data)
+    codes = np.array([-1, *[1] * 6])
+    predict = fit_baselines(data, codes, 2, scaling)["logistic regression, step by step"]
+    np.testing.assert_array_equal(predict(data), [[0, 1]] * 7)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------

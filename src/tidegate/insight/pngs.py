@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tidegate.insight.charts import Chart, Figure, Heat, Mark
+from tidegate.tasks.pictures import drawn
 
 COLOURS = {
     "trained": "#1f6fc0", "control": "#9099a3", "rnn": "#d9711c", "path": "#23905a", "ink": "#1d2329",
@@ -29,7 +30,7 @@ def png(figure: Figure) -> bytes:
     tall = max(1.3 * len(c.panels) if isinstance(c, Heat) else 3.4 for c in charts)
     canvas = Canvas(figsize=(11, tall * rows + 0.4), dpi=100, layout="constrained")
     FigureCanvasAgg(canvas)
-    canvas.suptitle(_text(figure.title), x=0.01, ha="left", fontsize=12)
+    canvas.suptitle(drawn(figure.title), x=0.01, ha="left", fontsize=12)
     for part, chart in zip(canvas.subfigures(rows, columns, squeeze=False).flat, charts, strict=False):
         if isinstance(chart, Heat):
             _draw_heat(part, chart)
@@ -50,8 +51,8 @@ def _draw(part: Any, chart: Chart) -> None:
     for line in chart.lines:
         axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
     value, other = (axis.set_xlabel, axis.set_ylabel) if chart.sideways else (axis.set_ylabel, axis.set_xlabel)
-    value(_text(chart.y), fontsize=9)
-    other(_text(chart.x), fontsize=9)
+    value(drawn(chart.y), fontsize=9)
+    other(drawn(chart.x), fontsize=9)
     if chart.log_y:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(LogFormatter())
@@ -59,7 +60,7 @@ def _draw(part: Any, chart: Chart) -> None:
     if chart.sideways:
         axis.invert_yaxis()
     _times(axis, chart.marks[0].x if chart.marks else np.empty(0))
-    axis.set_title(_text(chart.title), loc="left", fontsize=10)
+    axis.set_title(drawn(chart.title), loc="left", fontsize=10)
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8)
@@ -69,8 +70,8 @@ def _draw(part: Any, chart: Chart) -> None:
 
 
 def _draw_mark(axis: Any, mark: Mark, sideways: bool) -> None:
-    colour, label = COLOURS[mark.colour], _text(mark.name) or None
-    x = np.array([_text(v) for v in mark.x]) if mark.x.dtype.kind == "U" else mark.x
+    colour, label = COLOURS[mark.colour], drawn(mark.name) or None
+    x = np.array([drawn(v) for v in mark.x]) if mark.x.dtype.kind == "U" else mark.x
     if mark.kind == "bars" and sideways:
         axis.barh(x, mark.y, color=colour, label=label)
     elif mark.kind == "bars":
@@ -92,7 +93,7 @@ def _draw_mark(axis: Any, mark: Mark, sideways: bool) -> None:
 
 def _draw_heat(part: Any, heat: Heat) -> None:
     axes = part.subplots(len(heat.panels), 1, squeeze=False, sharex=True)[:, 0]
-    part.suptitle(_text(heat.title), x=0.02, ha="left", fontsize=10)
+    part.suptitle(drawn(heat.title), x=0.02, ha="left", fontsize=10)
     for axis, panel in zip(axes, heat.panels, strict=True):
         low = -panel.limit if panel.signed else 0.0
         colours = "RdBu" if panel.signed else "Blues"
@@ -104,14 +105,14 @@ def _draw_heat(part: Any, heat: Heat) -> None:
         values, texts = panel.ticks()
         bar.set_ticks(values, labels=texts)
         bar.ax.tick_params(labelsize=7)
-        axis.set_title(_text(panel.name), loc="left", fontsize=8, pad=2)
+        axis.set_title(drawn(panel.name), loc="left", fontsize=8, pad=2)
         named = len(rows) <= MOST_NAMES and len(heat.rows) == len(rows)
-        axis.set_yticks(rows if named else [], labels=[_text(name) for name in heat.rows] if named else [])
+        axis.set_yticks(rows if named else [], labels=[drawn(name) for name in heat.rows] if named else [])
         axis.invert_yaxis()  # the first row on top
         axis.tick_params(labelsize=7)
         for line in heat.lines:
             axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
-    axes[0].set_ylabel(_text(heat.y), fontsize=8)
+    axes[0].set_ylabel(drawn(heat.y), fontsize=8)
     _times(axes[-1], heat.columns)
 
 
@@ -126,9 +127,3 @@ def _times(axis: Any, x: np.ndarray) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _text(text: Any) -> str:
-    """Letters as they are: a dollar sign starts no formula, and an underscore hides no label."""
-    words = str(text).replace("$", r"\$")
-    return f" {words}" if words.startswith("_") else words

@@ -36,7 +36,8 @@ def fit_baselines(
     if train.text:
         seen = np.unique(train.values)
         found["logistic regression"] = _regression(*given, lambda texts: byte_summary(texts, seen), StandardScaler)
-        found["logistic regression, n-grams"] = _regression(*given, _texts, _ngrams)
+        if len(seen):  # of empty texts there is none
+            found["logistic regression, n-grams"] = _regression(*given, _texts, _ngrams)
     else:
         found["logistic regression"] = _regression(*given, summary, StandardScaler)
     return found
@@ -118,14 +119,15 @@ def byte_summary(texts: Sequences, seen: Array) -> Array:
     """
     lengths, count = texts.lengths, len(seen)
     column = np.searchsorted(seen, texts.values)  # (R,)
-    known = seen[np.minimum(column, count - 1)] == texts.values
+    known = np.isin(texts.values, seen)
     row = np.repeat(np.arange(len(texts)), lengths)
     places = (row * count + column)[known]
-    mean = np.bincount(places, minlength=len(texts) * count).reshape(-1, count) / np.maximum(lengths, 1)[:, None]
+    mean = np.bincount(places, minlength=len(texts) * count).reshape(len(texts), count)
+    mean = mean / np.maximum(lengths, 1)[:, None]
     found = np.zeros((len(texts), count, len(STATISTICS)))
     found[..., :4] = np.stack([mean, np.sqrt(mean * (1 - mean)), mean == 1, mean > 0], -1)
     full = np.flatnonzero(lengths)
     for k, place in ((4, texts.offsets[:-1]), (5, texts.offsets[1:] - 1)):
         rows = full[known[place[full]]]
         found[rows, column[place[rows]], k] = 1
-    return np.concatenate([found.reshape(len(texts), -1), lengths[:, None]], 1)
+    return np.concatenate([found.reshape(len(texts), count * len(STATISTICS)), lengths[:, None]], 1)

@@ -112,7 +112,7 @@ def _png(panels: list[_Panel], levels: list[float], wide: list[tuple[float, floa
             label = f"{model} forecast, median" if k == 0 else None
             axis.plot(times, q[:, levels.index(0.5)], color=BLUE, linewidth=1.6, label=label)
         axis.plot(panel.time, panel.truth, color=DARK, linewidth=1.0, label="what happened")
-        axis.set_title(panel.title, loc="left", fontsize=11)
+        axis.set_title(drawn(panel.title), loc="left", fontsize=11)
         axis.margins(x=0.01)
         axis.grid(color="#e4e4e4", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -197,8 +197,14 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
         "dark": {"ink": "#e4e8ec", "median": "#7db4f0", "shades": DEEP[: len(wide)]},
     }
     script = SCHEME.replace("@@colours@@", json.dumps(colours))
-    drawn = figure.to_html(include_plotlyjs=True, full_html=False, post_script=script, config={"responsive": True})
-    return PAGE.replace("@@figure@@", drawn)
+    plot = figure.to_html(include_plotlyjs=True, full_html=False, post_script=script, config={"responsive": True})
+    return PAGE.replace("@@figure@@", plot)
+
+
+def drawn(text: Any) -> str:
+    """Letters as they are: a dollar sign starts no formula, and an underscore hides no label."""
+    words = str(text).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
 
 
 def _escape(text: str) -> str:
@@ -213,7 +219,7 @@ def draw_confusion(confusion: list[list[int]], classes: list[Any], form: str, un
 
     counts = np.array(confusion)  # (K, K)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [str(c) if len(str(c)) <= 24 else str(c)[:23] + "…" for c in classes]
+    names = [drawn(str(c) if len(str(c)) <= 24 else str(c)[:23] + "…") for c in classes]
     k = len(names)
     side = min(14.0, 3.5 + 0.45 * k)
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 from tidegate.data.tagged import TaggedSequences
@@ -60,7 +61,9 @@ def _regression(
 ) -> Callable[[TaggedSequences], Array]:
     """On the numbers of each step alone."""
     known = codes >= 0
-    model = LogisticRegression(max_iter=1_000).fit(scaling.apply(train.values[known]), codes[known])
+    several = len(np.unique(codes[known])) > 1  # a regression needs two labels; all others may be kept untouched
+    model = LogisticRegression(max_iter=1_000) if several else DummyClassifier()
+    model.fit(scaling.apply(train.values[known]), codes[known])
 
     def probabilities(data: TaggedSequences) -> Array:
         found = np.zeros((len(data.values), classes))
