@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,14 @@ from task_cases import first_of_two, waves
 
 from tidegate.data.sequences import from_arrays
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
-from tidegate.tasks.classify_metrics import accuracy_interval, confusion, fit_temperature, scores, to_probabilities
+from tidegate.tasks.classify_metrics import (
+    accuracy_interval,
+    confusion,
+    fit_temperature,
+    ratio_interval,
+    scores,
+    to_probabilities,
+)
 from tidegate.tasks.pictures import draw_confusion
 
 
@@ -33,6 +41,23 @@ def test_intervals_draw_whole_groups():
     low, high = accuracy_interval(right, None, seed=0)
     assert 0.3 < low < 0.5
     assert 0.8 < high <= 1.0
+
+
+def test_intervals_of_many(monkeypatch):
+    """Exact for what is drawn one by one, in little memory; groups are drawn in blocks, to the same numbers."""
+    right = np.arange(20_000) % 4 > 0
+    tracemalloc.start()
+    low, high = accuracy_interval(right, None, seed=0)
+    ratio_interval(right.astype(float), np.ones(len(right)), seed=0)
+    assert tracemalloc.get_traced_memory()[1] < 2e8
+    tracemalloc.stop()
+    half = 1.96 * np.sqrt(0.75 * 0.25 / len(right))
+    assert (0.75 - low, high - 0.75) == pytest.approx((half, half), rel=0.1)
+    groups = np.arange(300) // 2
+    whole = accuracy_interval(right[:300], groups, seed=0)
+    for most in (1, 1_000, 10**9):
+        monkeypatch.setattr("tidegate.tasks.classify_metrics.MOST", most)
+        assert accuracy_interval(right[:300], groups, seed=0) == whole
 
 
 def test_the_temperature_is_found():

@@ -124,7 +124,7 @@ def columns_of_numbers(tables: Mapping[str, pl.DataFrame], taken: Collection[str
     DataError
         For a column of numbers in which few cells are none: a mistake, and not a column of text.
     """
-    found, left = [], []
+    found, left = list[str](), list[str]()
     for name in dict.fromkeys(name for table in tables.values() for name in table.columns if name not in taken):
         known, wrong, first = 0, 0, ""
         for where, table in tables.items():

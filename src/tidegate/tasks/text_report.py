@@ -14,6 +14,7 @@ import numpy as np
 
 import tidegate
 from tidegate.data.plain import characters, read_text
+from tidegate.tasks.classify_metrics import ratio_interval
 from tidegate.tasks.learner import Report
 from tidegate.tasks.report import markdown_table
 from tidegate.tasks.run import CARD, CONFIG, METRICS, MODEL, write_metrics, write_text
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 ORDERS = range(3, 10)
 MOST = 32 << 20  # bytes just before the scored text that the baselines learn from
-BLOCK, DRAWS = 500, 2_000  # bytes drawn together for an interval
+BLOCK = 500  # bytes drawn together for an interval
 FEWEST = 100  # bytes that a comparison needs
 COLUMNS = {
     "bits_per_byte": "bits per byte",
@@ -134,9 +135,7 @@ def _interval(difference: np.ndarray, seed: int) -> tuple[float, float, float]:
     """Mean of (N,) bits, and its 95% interval by drawing whole blocks."""
     starts = np.arange(0, len(difference), max(1, min(BLOCK, len(difference) // 20)))
     sums, sizes = np.add.reduceat(difference, starts), np.diff([*starts, len(difference)])
-    drawn = np.random.default_rng(seed).integers(len(starts), size=(DRAWS, len(starts)))
-    low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), [0.025, 0.975])
-    return float(difference.mean()), float(low), float(high)
+    return float(difference.mean()), *ratio_interval(sums, sizes, seed)
 
 
 def table(metrics: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
