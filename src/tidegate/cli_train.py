@@ -15,7 +15,7 @@ from pydantic import create_model
 from rich.markup import escape
 
 from tidegate.config import read_toml
-from tidegate.console import err, report, say
+from tidegate.console import check_scored, err, report, say
 from tidegate.errors import ConfigError
 from tidegate.tasks import TASKS, task_class
 from tidegate.tasks.run import check_free, check_task, source_of
@@ -119,6 +119,7 @@ def train_model(
 ) -> None:
     """Train into a run folder, then score on the untouched part."""
     model.check_comparisons(compare)
+    check_scored(model, compare)
     if not resume:
         check_free(folder)
         model.command_ = command or shlex.join(["tidegate", *sys.argv[1:]])

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.segment import Segments
 from rich.table import Table
 
+from tidegate.errors import ConfigError
 from tidegate.tasks.run import make_evaluation
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def tell(text: str) -> None:
     err.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def check_scored(model: Learner, compare: Sequence[str]) -> None:
+    """Refuse other forms of a model where nothing is kept untouched that they could be scored on."""
+    if compare and model.config.test == 0:
+        raise ConfigError(f"--compare {compare[0]}: nothing is kept untouched to score it on; give a --test above 0")
+
+
 def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[str]) -> None:
     """Score a model, and print the table of it and what stands beside it.
 
@@ -42,7 +49,9 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
     """
     if model.is_own(data):
         data = None
-    if data is not None:
+    if data is None:
+        check_scored(model, compare)
+    else:
         folder = make_evaluation(folder, data)
     command = model.command_ or shlex.join(["tidegate", *sys.argv[1:]])
     found = model.report(folder, data, compare=compare, command=command, progress=True)

@@ -86,6 +86,12 @@ def test_text(tmp_path):
         from_table(frame, text="say", sequence="what")
 
 
+@pytest.mark.parametrize("option", ["scale", "warp", "crop"])
+def test_options_that_change_numbers_do_not_go_with_text(option):
+    with pytest.raises(ConfigError, match=f"{option} changes sequences of numbers; it does not go with text"):
+        tg.Classifier(text="say", label="what", **{option: 0.5})
+
+
 def test_arrays_that_cannot_be_used():
     x, y = first_of_two(20)
     made = tg.Classifier(**SMALL | {"epochs": 1})

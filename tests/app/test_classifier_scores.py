@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 import polars as pl
 import pytest
-from task_cases import first_of_two, waves
+from tables import refused
+from task_cases import first_of_two, verses, waves
 
 from tidegate.data.sequences import from_arrays
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
@@ -160,3 +161,13 @@ def test_nothing_kept_untouched(run, tmp_path):
     result = run("train", "classify", tmp_path / "a.csv", *words)
     assert result.code == 0, result.err
     assert "Nothing was kept untouched (--test 0), so there is no score." in result.out
+    sentence = "--compare rnn: nothing is kept untouched to score it on; give a --test above 0"
+    refused(run("evaluate", tmp_path / "run", "--compare", "rnn"), sentence)
+    words[-1] = tmp_path / "other"
+    refused(run("train", "classify", tmp_path / "a.csv", *words, "--compare", "rnn"), sentence)
+    (tmp_path / "a.txt").write_bytes(verses())
+    refused(run("train", "text", tmp_path / "a.txt", "--test", "0", "--out", words[-1], "--compare", "rnn"), sentence)
+    assert not words[-1].exists()
+    waves().with_columns(s=pl.lit("new ") + pl.col("s")).write_csv(tmp_path / "b.csv")
+    result = run("evaluate", tmp_path / "run", tmp_path / "b.csv", "--compare", "rnn")
+    assert "\nRNN " in result.out, result.err

@@ -89,4 +89,7 @@ class ClassifyConfig(TrainingConfig):
                 f"validation and test leave at least a tenth of the sequences to train on; given {self.validation} "
                 f"and {self.test}"
             )
+        for name in ("scale", "warp", "crop"):
+            if self.text and getattr(self, name):
+                raise ValueError(f"{name} changes sequences of numbers; it does not go with text: leave it out")
         return self
