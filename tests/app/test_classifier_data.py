@@ -8,8 +8,10 @@ import pytest
 from task_cases import first_of_two, waves
 
 import tidegate as tg
-from tidegate.data.sequences import from_folder, from_table
+from tidegate.data.sequences import from_arrays, from_folder, from_table
+from tidegate.data.tagged import from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
+from tidegate.tasks.classify_data import with_labels
 
 SMALL = {"hidden_size": 8, "epochs": 12, "batch_size": 8, "learning_rate": 0.03, "average": 0.5, "cpu": True}
 
@@ -86,6 +88,27 @@ def test_text(tmp_path):
         from_table(frame, text="say", sequence="what")
 
 
+def test_blanks_around_labels_do_not_count(tmp_path):
+    kind = (
+        pl.when(pl.col("s") == "n0").then(pl.lit("  ")).when(pl.col("s") == "n2").then(pl.lit(" up")).otherwise("kind")
+    )
+    waves().with_columns(kind=kind).write_csv(tmp_path / "a.csv")
+    texts = pl.DataFrame({"say": ["a", "b", "c"], "what": ["up", " up ", " "]})
+    long, short = (
+        from_table(tmp_path / "a.csv", sequence="s", label="kind"),
+        from_table(texts, text="say", label="what"),
+    )
+    assert sorted(set(long.labels)) == ["", "down", "up"]
+    assert short.labels.tolist() == ["up", "up", ""]
+    for data in (long, short, from_arrays(["a", "b"], ["up", " "])):
+        assert with_labels(data)[1] == ["left out 1 sequences without a label"]
+    assert from_lists([["a", "b"]], [["up", " "]]).tags.tolist() == ["up", None]
+    table = pl.DataFrame({"s": [1, 1, 1], "w": ["a", " ", "b"], "what": [" up", "up", "  "]})
+    tagged = from_tagged_table(table, sequence="s", token="w", label="what")
+    assert tagged.tags.tolist() == ["up", "up", None]
+    assert tagged.words == ["a", " ", "b"]  # but a blank may be a token
+
+
 @pytest.mark.parametrize("option", ["scale", "warp", "crop"])
 def test_options_that_change_numbers_do_not_go_with_text(option):
     with pytest.raises(ConfigError, match=f"{option} changes sequences of numbers; it does not go with text"):
@@ -114,6 +137,61 @@ def test_arrays_that_cannot_be_used():
         made.predict([np.zeros((4, 2))])
     with pytest.raises(DataError, match="label 6 did not occur in training, where there were 0, 1"):
         made.evaluate(x, y + 6)
+
+
+DATES = np.array(["2020-01-01", "2020-01-02"] * 10, "datetime64[ns]")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([1, "a"] * 10, "labels are all text or all numbers; the lists hold both"),
+        ([None, 1, "a", "a"] * 5, "labels are all text or all numbers; the lists hold both"),
+        (DATES, "labels are all text or all numbers; given datetime64"),
+        (DATES.astype("datetime64[us]").tolist(), "labels are all text or all numbers; given datetime"),
+        ([1, (1, 2)] * 10, "labels are all text or all numbers; given numbers and tuple"),
+    ],
+)
+def test_labels_of_other_kinds(labels, sentence):
+    x, y = first_of_two(20)
+    with pytest.raises(DataError, match=f"^{sentence}$"):
+        tg.Classifier(**SMALL).fit(x, labels)
+    with pytest.raises(DataError, match=f"^{sentence.replace('labels', 'groups')}$"):
+        tg.Classifier(**SMALL).fit(x, y, groups=labels)
+    with pytest.raises(DataError, match=f"^{sentence}$"):
+        tg.Tagger(**{name: SMALL[name] for name in ("hidden_size", "epochs", "cpu")}).fit([["a"] * 20], [list(labels)])
+
+
+def test_a_list_of_labels_in_which_some_are_missing():
+    x, _ = first_of_two(20)
+    y = ["up", "down", None, "up", float("nan"), "down", " ", "up", "down", "up"] * 2
+    made = tg.Classifier(**SMALL | {"epochs": 1}).fit(x, y)
+    assert made.classes_.tolist() == ["down", "up"]
+    assert "left out 6 sequences without a label" in made.notes_
+    with pytest.raises(DataError, match="^groups: sequence 3 has none; give each sequence one$"):
+        made.fit(x, y, groups=["a", "b", "c", None, *"abcd" * 4])
+
+
+def test_half_a_surrogate_pair(tmp_path):
+    """A str may hold what UTF-8 cannot write; a list of such is read all the same."""
+    texts, labels = ["\ud800 in", "out \udc80"] * 10, [1, 0] * 10
+    made = tg.Classifier(**SMALL | {"epochs": 1}, test=0.2).fit(texts, labels)
+    made.evaluate()
+    assert made.predict(texts).shape == (20,)
+    tagger = tg.Tagger(hidden_size=4, epochs=1, cpu=True).fit([text.split() for text in texts], [["a", "b"]] * 20)
+    tagger.save(tmp_path / "run")
+    again = tg.Tagger.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict_proba([["\ud800"]])[0], tagger.predict_proba([["\ud800"]])[0])
+
+
+def test_the_accuracy_of_a_table():
+    table = waves()
+    made = tg.Classifier(**SMALL | {"epochs": 1}, sequence="s", label="kind").fit(table)
+    truth = table.group_by("s", maintain_order=True).first()["kind"]
+    assert made.score(table, truth) == pytest.approx((made.predict(table)["kind"] == truth).mean())
+    assert made.score(table.to_pandas(), truth.to_list()) == made.score(table, truth)
+    with pytest.raises(DataError, match=r"labels are one a sequence; given \(2,\) for 40 sequences"):
+        made.score(table, ["up", "down"])
 
 
 def test_sequences_without_steps_alone_or_beside_others():

@@ -19,6 +19,7 @@ from tidegate.data.sequences import from_table
 from tidegate.errors import ConfigError, RunError
 from tidegate.recurrent import variational_dropout
 from tidegate.tasks.classify_config import ClassifyConfig
+from tidegate.tasks.classify_data import make_batch
 from tidegate.tasks.classify_network import SequenceBatch
 from tidegate.training import loop, recipes
 from tidegate.training.augment import resample, scale
@@ -180,6 +181,22 @@ def test_scaling_is_one_factor_an_input_and_sequence():
     factor = scale(x, 0.2) / x
     torch.testing.assert_close(factor, factor[:1].expand_as(factor))
     assert abs(float(factor[0].log().std()) - 0.2) < 0.02
+
+
+def test_flags_of_what_is_known_are_neither_scaled_nor_noisy():
+    table = waves().with_columns(w=pl.when(pl.int_range(pl.len()) % 3 > 0).then("w"))
+    made = tg.Classifier(**WAVES, **SMALL, scale=0.5, noise=0.5).fit(table)
+    job, net = made._job(), made.model_.train()
+    batch = make_batch(made.sequences_, np.arange(8), made.scaling_)
+    inputs = job._augmented(batch).inputs
+    assert inputs.shape[-1] == 3
+    assert torch.equal(inputs[..., 2], batch.inputs[..., 2])
+    assert not torch.equal(inputs[..., :2], batch.inputs[..., :2])
+    seen = []
+    net.read = lambda x, lengths: seen.append(x)
+    net(batch)
+    assert torch.equal(seen[0][..., 2], batch.inputs[..., 2])
+    assert (seen[0][..., :2] != batch.inputs[..., :2]).all()
 
 
 def test_a_line_read_at_another_speed_stays_a_line():

@@ -247,6 +247,11 @@ def as_text(column: pl.Series) -> pl.Series:
     return _fill(whole.cast(pl.String), text)  # infinity and what is beyond 64 bits as they are
 
 
+def as_labels(column: pl.Series) -> np.ndarray:
+    """A column as text without blanks around it, (R,) objects; "" where it holds nothing."""
+    return as_text(column).str.strip_chars().fill_null("").to_numpy().astype(object)
+
+
 def no_value(column: pl.Series) -> pl.Series:
     """True where a column of any type holds nothing (null, NaN, blank text)."""
     empty = column.is_null()

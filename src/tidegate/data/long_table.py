@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import MISSING, Rows, as_text, no_value, numbers, times
+from tidegate.data.columns import MISSING, Rows, as_labels, as_text, no_value, numbers, times
 from tidegate.data.table import check_columns, read_table
 from tidegate.errors import ConfigError, DataError
 
@@ -34,11 +34,15 @@ class LongTable(NamedTuple):
             return None
         return as_text(self.table[column]).fill_null("").to_numpy().astype(object)[self.order]
 
+    def labels(self, column: str | None) -> np.ndarray | None:
+        """A column as text without blanks around it, (R,) in order; "" where it holds nothing."""
+        return None if column is None else as_labels(self.table[column])[self.order]
+
     def constant(self, column: str | None, option: str) -> np.ndarray | None:
         """One value a sequence, (N,) text; "" where a sequence has none."""
         if column is None:
             return None
-        values = as_text(self.table[column]).fill_null("").to_numpy().astype(object)
+        values = as_labels(self.table[column])
         found = values[self.order[self.offsets[:-1]]]
         if len(other := np.flatnonzero(values != found[self.codes])):
             row = int(other[0])

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
-from tidegate.data.columns import Rows, as_text, numbers
+from tidegate.data.columns import Rows, as_labels, as_text, numbers
 from tidegate.data.long_table import check_roles, columns_of_numbers, moments, offsets_of, read_long
 from tidegate.data.plain import files_in
 from tidegate.data.table import check_columns, read_table
@@ -150,11 +151,8 @@ def from_table(
 
 
 def _texts_of_rows(table: pl.DataFrame, text: str, label: str | None, group: str | None) -> Sequences:
-    texts = table[text].cast(pl.String).fill_null("").to_list()
-    labels, groups = (
-        None if name is None else as_text(table[name]).fill_null("").to_numpy().astype(object)
-        for name in (label, group)
-    )
+    texts = as_text(table[text]).fill_null("").to_list()
+    labels, groups = (None if name is None else as_labels(table[name]) for name in (label, group))
     return _texts([t.encode() for t in texts], [str(n + 1) for n in range(len(texts))], labels, groups)
 
 
@@ -231,17 +229,21 @@ def from_arrays(given: Any, labels: Any = None, groups: Any = None) -> Sequences
     Raises
     ------
     DataError
-        For arrays of different C, without steps or with infinities, and labels of another number.
+        For arrays of different C, without steps or with infinities, and labels of another number or of
+        several kinds.
     """
     items = list(given)
     if not items:
         raise DataError("there are no sequences: the list is empty")
     names = [str(n) for n in range(len(items))]
-    y, g = (_per_sequence(what, values, len(items)) for what, values in (("labels", labels), ("groups", groups)))
+    y, g = (per_sequence(what, values, len(items)) for what, values in (("labels", labels), ("groups", groups)))
+    if g is not None and (missing := [n for n, group in enumerate(g) if is_none(group)]):
+        raise DataError(f"groups: sequence {missing[0]} has none; give each sequence one")
     if isinstance(items[0], str | bytes):
         if not all(isinstance(item, str | bytes) for item in items):
             raise DataError("sequences are all text or all arrays; the list holds both")
-        return _texts([t.encode() if isinstance(t, str) else t for t in items], names, y, g)
+        # Half a surrogate pair is no text that UTF-8 can write, and has bytes all the same.
+        return _texts([t.encode(errors="surrogatepass") if isinstance(t, str) else t for t in items], names, y, g)
     parts: list[np.ndarray] = []
     for n, item in enumerate(items):
         try:
@@ -262,10 +264,34 @@ def from_arrays(given: Any, labels: Any = None, groups: Any = None) -> Sequences
     return Sequences(np.concatenate(parts), offsets_of(lengths), names, columns, y, g)
 
 
-def _per_sequence(what: str, values: Any, count: int) -> np.ndarray | None:
+def is_none(label: Any) -> bool:
+    """Does it stand for no label: nothing, blanks or NaN?"""
+    return not label.strip() if isinstance(label, str) else label is None or label != label
+
+
+def per_sequence(what: str, values: Any, count: int) -> np.ndarray | None:
+    """One value a sequence as an array (N,), all of one kind."""
     if values is None:
         return None
-    found = np.asarray(values)
+    # Of a list numpy would make text where some of it is, and "nan" of NaN.
+    found = np.asarray(values, None if hasattr(values, "dtype") else object)
     if found.ndim != 1 or len(found) != count:
         raise DataError(f"{what} are one a sequence; given {found.shape} for {count} sequences")
+    check_kinds(what, found)
     return found
+
+
+def check_kinds(what: str, values: np.ndarray) -> None:
+    """Refuse what is not all text or all numbers, but for those that are missing."""
+    kinds = {_kind(value) for value in values} - {""}
+    if len(kinds) > 1 or not kinds <= {"text", "numbers"}:
+        given = "the lists hold both" if kinds == {"text", "numbers"} else f"given {' and '.join(sorted(kinds))}"
+        raise DataError(f"{what} are all text or all numbers; {given}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Real | np.bool_):
+        return "" if value != value else "numbers"
+    return "" if value is None else type(value).__name__

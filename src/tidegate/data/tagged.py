@@ -15,7 +15,7 @@ import polars as pl
 
 from tidegate.data.atomic import why
 from tidegate.data.long_table import offsets_of, read_long
-from tidegate.data.sequences import Sequences, from_arrays
+from tidegate.data.sequences import Sequences, check_kinds, from_arrays, is_none
 from tidegate.errors import ConfigError, DataError
 
 DOCUMENT = b"-DOCSTART-"  # what a line begins with that begins a document
@@ -116,7 +116,8 @@ def from_tagged_table(
             notes.append(f"{token}: {blank:,} rows have no token, and are read as an empty word")
     return TaggedSequences(
         long.values, long.offsets, long.names, long.columns, None, long.constant(group, "--group"), True, notes,
-        tokens, words, _tags(long.text(label)), long.order, long.table.select(c for c in (sequence, time, token) if c),
+        tokens, words, _tags(long.labels(label)), long.order,
+        long.table.select(c for c in (sequence, time, token) if c),
     )  # fmt: skip
 
 
@@ -217,22 +218,20 @@ def _tags_of_lists(tags: Any, lengths: np.ndarray) -> np.ndarray:
             raise DataError(f"labels are one a step; sequence {n} has {length} steps and {len(part)} labels")
     flat = np.empty(int(lengths.sum()), object)
     flat[:] = [tag for part in parts for tag in part]
-    found = _tags(flat)
-    if len({isinstance(tag, str) for tag in found.tolist() if tag is not None}) > 1:
-        raise DataError("labels are all text or all numbers; the lists hold both")
-    return found
+    check_kinds("labels", flat)
+    return _tags(flat)
 
 
 def _tags(values: np.ndarray | None) -> Any:
-    """Labels, None where there is none (nothing, "" or NaN)."""
+    """Labels, None where there is none."""
     if values is not None:
         values = values.copy()
-        values[[tag is None or tag == "" or tag != tag for tag in values.tolist()]] = None
+        values[[is_none(tag) for tag in values.tolist()]] = None
     return values
 
 
 def _distinct(text: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Which of the distinct tokens each is, (R,), and these."""
-    column = pl.Series(text.tolist(), dtype=pl.String)
-    words = column.unique(maintain_order=True).to_list()
-    return column.cast(pl.Enum(words)).to_physical().to_numpy().astype(np.int64), words
+    known: dict[str, int] = {}
+    numbers = [known.setdefault(token, len(known)) for token in text.tolist()]
+    return np.array(numbers, np.int64), list(known)

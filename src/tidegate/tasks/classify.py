@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table
+from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table, per_sequence
 from tidegate.data.table import is_pandas
 from tidegate.errors import ConfigError
 from tidegate.tasks.classify_config import FORMS, ClassifyConfig
@@ -145,8 +145,9 @@ class Classifier(SequenceLearner):
         return self.probabilities(self._unlabelled(data, "predict_proba"))
 
     def score(self, data: Any, y: Any) -> float:
-        """Accuracy."""
-        return float(np.mean(np.asarray(self.predict(data)) == np.asarray(y)))
+        """Accuracy, given the label of each sequence of ``data`` in ``y``."""
+        named = self.classes_[self.predict_proba(data).argmax(1)]
+        return float(np.mean(named == per_sequence("labels", y, len(named))))
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -230,10 +231,12 @@ class Classifier(SequenceLearner):
 
     def _build(self) -> ClassifyNet:
         c = self.resolved_
-        inputs = None if self.scaling_ is None else self.scaling_.inputs
+        inputs, flags = None, 0
+        if self.scaling_ is not None:
+            inputs, flags = self.scaling_.inputs, int(self.scaling_.gaps.sum())
         return ClassifyNet(
             inputs, len(self.classes_), c.hidden_size, c.num_layers, c.bidirectional, c.dropout, c.input_dropout,
-            c.noise, c.cell, c.weight_dropout, c.variational,
+            c.noise, c.cell, c.weight_dropout, c.variational, flags,
         )  # fmt: skip
 
     def _job(self, *, both: bool = False) -> ClassifyJob:

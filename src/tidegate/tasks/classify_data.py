@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from tidegate.data.sequences import Sequences
+from tidegate.data.sequences import Sequences, is_none
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_config import ClassifyConfig
 from tidegate.tasks.classify_network import SequenceBatch
@@ -77,7 +77,7 @@ def without_labels(data: Sequences) -> Sequences | None:
 def _unlabelled(data: Sequences) -> np.ndarray:
     """Which sequences have no label, (N,)."""
     assert data.labels is not None
-    return np.array([label is None or label == "" or label != label for label in data.labels.tolist()])
+    return np.array([is_none(label) for label in data.labels.tolist()])
 
 
 def check_classes(classes: np.ndarray, codes: np.ndarray, config: ClassifyConfig) -> None:

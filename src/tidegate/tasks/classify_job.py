@@ -75,8 +75,9 @@ class ClassifyJob:
         inputs, lengths = batch
         if c.warp or c.crop:
             inputs, lengths = resample(inputs, lengths, c.warp, c.crop)
-        if c.scale:
-            inputs = scale(inputs, c.scale)
+        if c.scale and self.scaling is not None:
+            columns = len(self.scaling.mean)  # flags "known" come after them, and say yes or no
+            inputs = torch.cat([scale(inputs[..., :columns], c.scale), inputs[..., columns:]], -1)
         return SequenceBatch(inputs, lengths)
 
 

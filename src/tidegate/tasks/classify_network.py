@@ -45,6 +45,8 @@ class ClassifyNet(nn.Module):
         Of the LSTM's recurrent weights (Merity et al. 2017).
     variational : bool
         Dropout between layers draws one mask a sequence.
+    flags : int
+        So many of the inputs, the last ones, say yes or no, and are given no noise.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ClassifyNet(nn.Module):
         cell: str,
         weight_dropout: float = 0.0,
         variational: bool = False,
+        flags: int = 0,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(BYTES, EMBEDDING) if inputs is None else None
@@ -68,6 +71,7 @@ class ClassifyNet(nn.Module):
             cell, size, hidden_size, num_layers, dropout, weight_dropout, variational, bidirectional=bidirectional
         )
         self.input_dropout, self.noise, self.dropout = input_dropout, noise, nn.Dropout(dropout)
+        self.quiet = size - flags  # where the flags begin
         self.head = nn.Linear(3 * self.recurrent.directions * hidden_size, classes)
         nn.init.zeros_(self.head.bias)
 
@@ -75,7 +79,9 @@ class ClassifyNet(nn.Module):
         """Scores (B, K), before softmax."""
         x = self.embed(batch.inputs)  # (T, B, I)
         if self.training and self.noise:
-            x = x + self.noise * torch.randn_like(x)
+            noise = self.noise * torch.randn_like(x)
+            noise[..., self.quiet :] = 0
+            x = x + noise
         if self.training and self.input_dropout:
             x = variational_dropout(x, self.input_dropout)
         return self.read(x, batch.lengths)
