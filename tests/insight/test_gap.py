@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from insight_layers import OPTIONS, layer, state
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import tidegate as tg
 from tidegate.cell import lstm_input, lstm_step
@@ -144,6 +145,56 @@ def test_tokens_and_whole_baselines():
     whole = ledger_gap(lstm, x, [2], baseline=x.flip(1))
     single = ledger_gap(lstm, x[:1], [2], baseline=x[0, 4])
     np.testing.assert_allclose(whole.replaced[:, 0], single.replaced[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "unbatched", "packed"])
+@torch.no_grad()
+def test_the_final_states_are_those_after_the_erasure(name):
+    """A score of h_n is the same function of x as one of the output's last steps, and has the same numbers."""
+    lstm = layer(3, 6, scale=2.0, **OPTIONS.get(name, {"num_layers": 2}))
+    x, lengths = torch.randn(12, 4, 3, dtype=torch.float64), torch.tensor([12, 7, 1, 5])
+    D, rows = lstm.directions, torch.arange(4)
+    if name == "unbatched":
+        x, lengths, rows = x[:, 0], None, None
+    elif lstm.batch_first:
+        x = x.transpose(0, 1)
+
+    def run(x):
+        if name == "packed":
+            return lstm(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return lstm(x, lengths=lengths)
+
+    def by_output(x):
+        output, _ = run(x)
+        if rows is None:
+            return output[-1].sum(-1)
+        output = pad_packed_sequence(output)[0] if name == "packed" else output
+        output = output.transpose(0, 1) if lstm.batch_first else output
+        ahead = output[lengths - 1, rows].unflatten(-1, (D, -1))[:, 0]
+        return (torch.cat([ahead, output[0].unflatten(-1, (D, -1))[:, 1]], -1) if D == 2 else ahead).sum(-1)
+
+    found = [ledger_gap(lstm, x, score=score) for score in (by_output, lambda x: run(x)[1].h[-D:].sum(-1).sum(0))]
+    for part in ("output_entry", "output_erased", "output_replaced"):
+        values = [getattr(one, part) for one in found]
+        np.testing.assert_allclose(values[1], values[0], rtol=1e-9, atol=1e-13)
+    memory = ledger_gap(lstm, x, score=lambda x: run(x)[1].c[-D:].sum(-1).sum(0))
+    np.testing.assert_allclose(memory.output_erased, memory.erased.sum((2, 3)), rtol=1e-9, atol=1e-13)
+    assert np.nanmax(np.abs(memory.output_erased)) > 0.01
+
+
+def test_a_single_sequence_of_a_layer_with_the_batch_first():
+    """What stands first in it is time."""
+    lstm, x = layer(3, 6, batch_first=True), torch.randn(9, 3, dtype=torch.float64)
+    expected = ledger_gap(lstm, x[None], score=lambda x: lstm(x)[0][:, -1].sum(-1))
+    found = ledger_gap(lstm, x, score=lambda x: lstm(x)[0][-1].sum(-1))
+    for part in ("replaced", "output_replaced", "output_erased"):
+        np.testing.assert_allclose(getattr(found, part), getattr(expected, part), rtol=1e-9)
+    np.testing.assert_allclose(ledger_gap(lstm, x).replaced, expected.replaced, rtol=1e-9)
+    tokens = torch.tensor([4, 1, 2])  # one sequence, embedded
+    embed = torch.nn.Embedding(5, 3, dtype=torch.float64)
+    found = ledger_gap(lstm, tokens, score=lambda t: lstm(embed(t))[0][-1].sum(-1), baseline=0)
+    expected = ledger_gap(lstm, tokens[None], score=lambda t: lstm(embed(t))[0][:, -1].sum(-1), baseline=0)
+    np.testing.assert_allclose(found.output_replaced, expected.output_replaced, rtol=1e-9)
 
 
 def test_agreement():

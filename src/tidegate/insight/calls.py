@@ -96,14 +96,18 @@ def capture(lstm: LSTM, run: Callable[[], Any]) -> Call:
     return calls[0]
 
 
-def replaced(lstm: LSTM, score: Score, x: Any, hidden: Tensor) -> Tensor:
-    """The score (B,) with the top layer's output replaced by ``hidden`` (T, B, D, P)."""
+def replaced(lstm: LSTM, score: Score, x: Any, hidden: Tensor, ends: State) -> Tensor:
+    """The score (B,) with the top layer's output replaced by ``hidden`` (T, B, D, P), its final states by ``ends``.
+
+    h_n (D, B, P) and c_n (D, B, H); those of the layers below stay.
+    """
     calls = []
 
     def swap(call: Call, output: Any) -> Any:
         calls.append(call)
         layout = lstm._enter(call.input, call.lengths, call.reset)[3]
-        return lstm._leave(hidden, layout), output[1]
+        state = [torch.cat([s[: -len(e)], e.reshape(s[-len(e) :].shape)]) for s, e in zip(output[1], ends, strict=True)]
+        return lstm._leave(hidden, layout), State(*state)
 
     with hooked(lstm, swap), torch.no_grad():
         value = scored(score, x)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import ops
 from tidegate.cell import LSTMWeights, lstm_input, lstm_step
@@ -29,6 +30,7 @@ from tidegate.insight.ledger import along, layer_ledger, pick_layer
 from tidegate.insight.output import shares_of
 from tidegate.layer import LSTM
 from tidegate.ops import LayerTrace, Noise
+from tidegate.state import State
 from tidegate.trace import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -135,14 +137,10 @@ def ledger_gap(
     -------
     LedgerGap
     """
-    time = 1 if lstm.batch_first and isinstance(x, Tensor) and x.dim() > 1 else 0
     if score is not None and (hx is not None or lengths is not None or reset is not None):
         raise ValueError("hx, lengths and reset go to the layer by way of score where one is given; expected None")
     if score is not None and layer not in (-1, lstm.num_layers - 1):
         raise ValueError(f"with a score the ledger is that of the top layer, layer=-1; given {layer}")
-    if baseline is None:
-        baseline = _mean(x, time, lengths)
-    base = torch.as_tensor(baseline, dtype=x.dtype)
     with evaluation(lstm), torch.no_grad():
         if score is None:
             call, output = Call(x, hx, lengths, reset), None
@@ -151,6 +149,10 @@ def ledger_gap(
             with torch.enable_grad():
                 watched = watch(lstm, score, x)
             call, trace, output = watched.call, watched.trace[-1], watched
+        # As many dimensions have tokens (B, T) and unbatched numbers (T, I): the layer's own input tells them apart.
+        batched = isinstance(call.input, PackedSequence) or call.input.dim() == 3
+        time = 1 if lstm.batch_first and batched and isinstance(x, Tensor) and x.dim() > 1 else 0
+        base = torch.as_tensor(_mean(x, time, lengths) if baseline is None else baseline, dtype=x.dtype)
         chosen = _steps(steps, trace)
         found = layer_ledger(trace)
         weights, noise = lstm.weights(layer % lstm.num_layers), lstm._noise()[layer]
@@ -162,8 +164,8 @@ def ledger_gap(
         if output is not None:
             with torch.enable_grad():
                 output_entry = shares_of(output, weights).by_step()[chosen]  # (K, B)
-        for k, (t, (end, hidden)) in enumerate(zip(chosen, _erased(trace, weights, noise, chosen), strict=True)):
-            erased[k] = found.memory[0] - array(end)
+        for k, (t, (ends, hidden)) in enumerate(zip(chosen, _erased(trace, weights, noise, chosen), strict=True)):
+            erased[k] = found.memory[0] - array(ends.c.transpose(0, 1))
             other = x.clone()
             other.select(time, t).copy_(base.select(time, t) if base.shape == x.shape else base)
             traced, value = _run(lstm, other, score, call)
@@ -172,7 +174,7 @@ def ledger_gap(
             if output is not None and score is not None:
                 whole = array(output.value)
                 output_replaced[k] = whole - array(value)  # type: ignore[index]
-                output_erased[k] = whole - array(replaced(lstm, score, x, hidden))  # type: ignore[index]
+                output_erased[k] = whole - array(replaced(lstm, score, x, hidden, ends))  # type: ignore[index]
     past = np.asarray(chosen)[:, None] >= array(trace.steps)  # (K, B)
     for values in (entry, frozen, erased, replaced_, output_entry, output_erased, output_replaced):
         if values is not None:
@@ -234,14 +236,14 @@ def _frozen(trace: LayerTrace, steps: list[int], memory: np.ndarray) -> np.ndarr
 
 def _erased(
     trace: LayerTrace, weights: list[LSTMWeights], noise: Noise | None, steps: list[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each step, without its write and all after it live: c at the end (B, D, H), h of all steps (T, B, D, P)."""
+) -> Iterator[tuple[State, Tensor]]:
+    """For each step, without its write and all after it live: h_n and c_n (D, B, .), h of all steps (T, B, D, P)."""
     T, B, _, H = trace.cell.shape
     before = trace.before()
     valid = torch.ones(T, B, dtype=torch.bool) if trace.valid is None else trace.valid[:, :, 0, 0]
     inputs = torch.where(valid[..., None], trace.x, 0.0)
     for step in steps:
-        ends, hidden = trace.c_0.transpose(0, 1).clone(), trace.hidden.clone()
+        hidden, h_n, c_n = trace.hidden.clone(), trace.h_0.clone(), trace.c_0.clone()
         for d, w in enumerate(weights):
             t = T - 1 - step if d else step
             x, left = along(inputs, d), along(valid, d)
@@ -258,8 +260,8 @@ def _erased(
             rest = ops.lstm_sequence(
                 x[t + 1 :], h[None], c[None], [w], left[t + 1 :].sum(0), cut, noise, need_cells=False
             )
-            ends[:, d] = rest.c_n[0]
+            h_n[d], c_n[d] = rest.h_n[0], rest.c_n[0]
             found = along(torch.cat([h[None], rest.output[:, :, 0]]), d)  # (steps from here on, B, P)
             part = slice(0, step + 1) if d else slice(step, T)
             hidden[part, :, d] = torch.where(left[t][:, None], found, hidden[part, :, d])
-        yield ends, hidden
+        yield State(h_n, c_n), hidden
