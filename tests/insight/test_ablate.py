@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import needs_native
 from insight_layers import layer, state
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import tidegate as tg
 from tidegate import ops
@@ -157,3 +158,48 @@ def test_history_is_shorter_input():
         np.testing.assert_allclose(found.scores[2:], np.stack([score(turn(x))] * 2), rtol=1e-12)
         np.testing.assert_allclose(found.whole, score(turn(x)))
         assert found.to_frame()["kept_minute"].to_list() == [0.0, 45.0, 225.0, 600.0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@torch.no_grad()
+def test_history_ends_where_each_row_does(packed):
+    lengths, reset = torch.tensor([20, 7, 0, 13]), torch.zeros(20, 4, dtype=torch.bool)
+    reset[10, 3] = True  # the model's own
+    for first in (False, True):
+        lstm, x = layer(3, 4, batch_first=first), torch.randn(20, 4, 3, dtype=torch.float64)
+
+        def score(x, lstm=lstm, first=first):
+            if packed:
+                given = pack_padded_sequence(x[:, [0, 1, 3]], lengths[[0, 1, 3]], enforce_sorted=False)
+                return lstm(given)[1].h[0].sum(-1)
+            x, starts = (x.transpose(0, 1), reset.t()) if first else (x, reset)
+            return lstm(x, lengths=lengths, reset=starts)[1].h[0].sum(-1)
+
+        found = history_kept(lstm, x, score, [1, 2, 7, 20])
+        for k, kept in enumerate((1, 2, 7, 20)):
+            for place, row in enumerate([0, 1, 3] if packed else range(4)):
+                length = int(lengths[row])
+                start = max(0, length - kept, 10 if row == 3 and not packed else 0)
+                own = x[start:length, row]
+                alone = lstm(own)[1].h.sum() if length else 0.0
+                np.testing.assert_allclose(found.scores[k, place], alone, rtol=1e-12)
+
+
+@torch.no_grad()
+def test_history_of_a_single_sequence():
+    lstm, x = layer(3, 4, batch_first=True), torch.randn(9, 3, dtype=torch.float64)
+    found = history_kept(lstm, x, lambda x: lstm(x)[0][-1].sum(), [4])
+    np.testing.assert_allclose(found.scores[0, 0], lstm(x[-4:])[0][-1].sum(), rtol=1e-12)
+
+
+def test_no_history_at_the_end_is_refused():
+    """Nothing is read after the memory is emptied there: the whole history would be given as if it were none."""
+    lstm, x = layer(3, 4), torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def score(x):
+        return lstm(x)[0][-1].sum(-1)
+
+    with pytest.raises(ValueError, match="at least 0 with end given and 1 without; given 0"):
+        history_kept(lstm, x, score, [0])
+    with pytest.raises(ValueError, match="5 steps reads nothing from end - kept = 5 on; given end=5"):
+        history_kept(lstm, x, score, [0], end=5)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tidegate.frames import array, polars
-from tidegate.insight.calls import Score, evaluation, scored
+from tidegate.insight.calls import Call, Score, evaluation, scored
 from tidegate.layer import LSTM
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def history_kept(
     kept : sequence of int
         Steps to keep: with k, a new sequence starts at step ``end - k``.
     end : int, optional
-        The step that history ends at, such as the first one forecast. By default the sequence's end.
+        The step that history ends at, such as the first one forecast. By default each sequence's end: its
+        length, where the layer is given lengths. At least one step is then kept, as nothing is read after it.
     time, unit
         Length of a step, and its name.
 
@@ -88,23 +89,28 @@ def history_kept(
 
 def _cut(lstm: LSTM, x: Any, score: Score, end: int | None, kept: int) -> torch.Tensor:
     """The score with a reset at step ``end - kept``, beside those that the model gives."""
-    if kept < 0:
-        raise ValueError(f"kept is a number of steps, at least 0; given {kept}")
+    if kept < (1 if end is None else 0):
+        raise ValueError(f"kept is a number of steps, at least 0 with end given and 1 without; given {kept}")
     calls = []
 
     def reset_at(module: Any, args: Any, kwargs: Any) -> Any:
         calls.append(1)
-        named = dict(zip(("input", "hx", "lengths", "reset"), args, strict=False)) | kwargs
-        given = named["input"]
-        time = 1 if lstm.batch_first and given.dim() == 3 else 0
-        steps = given.shape[time]
-        at = (steps if end is None else end) - kept
-        mask = torch.zeros(given.shape[:-1], dtype=torch.bool, device=given.device)
-        if 0 <= at < steps:
-            mask.select(time, at).fill_(True)
-        if named.get("reset") is not None:
-            mask |= named["reset"]
-        return (), named | {"reset": mask}
+        call = Call(*args, **kwargs)
+        x, lengths, reset, layout = lstm._enter(call.input, call.lengths, call.reset)
+        T, B, _ = x.shape
+        if end is not None and end - kept >= T:
+            raise ValueError(f"a sequence of {T} steps reads nothing from end - kept = {end - kept} on; given {end=}")
+        ends = torch.full((B,), T if end is None else end, device=x.device)
+        if end is None and lengths is not None:
+            ends = lengths
+        mask = torch.arange(T, device=x.device)[:, None] == ends - kept  # (T, B)
+        if reset is not None:
+            mask |= reset
+        if not layout.batched:
+            mask = mask[:, 0]
+        elif lstm.batch_first and layout.packed is None:
+            mask = mask.t()
+        return (), call._replace(reset=mask)._asdict()
 
     handle = lstm.register_forward_pre_hook(reset_at, with_kwargs=True)
     try:
