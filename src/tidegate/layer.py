@@ -161,6 +161,18 @@ class LSTM(Recurrent):
             found.append(LSTMWeights(*row))
         return found
 
+    def _compute_weights(self) -> None:
+        """Have weights that a hook computes before each call (pruning, old weight norm) made of today's parameters."""
+        names = [n for layer in self._weight_names for row in layer for n in row if n is not None]
+        if any(n not in self._parameters for n in names):
+            self._run_hooks_before(self.weight_ih_l0.new_empty(0, 1, self.input_size), None, None, None)
+
+    def _run_hooks_before(self, *given: Any) -> None:
+        """The hooks before a call; what they return is not taken."""
+        for key, hook in self._forward_pre_hooks.items():
+            kwargs: tuple[Any, ...] = ({},) if key in self._forward_pre_hooks_with_kwargs else ()
+            hook(self, given, *kwargs)
+
     @property
     def weights_fit(self) -> bool:
         """Have the weights still the shapes that the layer was made with?"""
@@ -291,9 +303,7 @@ class LSTM(Recurrent):
             return result
 
         if not torch.compiler.is_compiling():
-            for key, hook in self._forward_pre_hooks.items():
-                kwargs: tuple[Any, ...] = ({},) if key in self._forward_pre_hooks_with_kwargs else ()
-                hook(self, (input, hx, lengths, reset), *kwargs)
+            self._run_hooks_before(input, hx, lengths, reset)
         output, state = self._through_layers(input, hx, lengths, reset, run)
         return Trace(tuple(layers), output, state)
 

@@ -7,12 +7,14 @@ import json
 import pickle
 import sys
 import zipfile
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from helpers import assert_close
+from torch.nn.utils import prune
 
 import tidegate as tg
 from tidegate.errors import InterchangeError, MissingExtra
@@ -241,10 +243,24 @@ def test_out_bidirectional(merge):
     )
 
 
-def test_out_is_a_copy():
-    lstm = tg.LSTM(I, H, bias=False)
-    to_keras(lstm)[0].weights[1][:] = 0
+@pytest.mark.parametrize("inputs", [1, I])
+def test_out_is_a_copy(inputs):
+    lstm = tg.LSTM(inputs, H, bias=False)
+    for weight in to_keras(lstm)[0].weights:
+        weight[:] = 0
+    assert lstm.weight_ih_l0.abs().sum() > 0
     assert lstm.weight_hh_l0.abs().sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("hook", [torch.nn.utils.weight_norm, partial(prune.l1_unstructured, amount=0.5)])
+def test_out_of_weights_that_hooks_compute(hook):
+    lstm = tg.LSTM(I, H, batch_first=True, dtype=torch.float64).eval()
+    hook(lstm, "weight_hh_l0")
+    with torch.no_grad():
+        for p in lstm.parameters():
+            p.add_(0.1)
+    check(lstm, keras_lstm(X, to_keras(lstm)[0].weights)[0])
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------
@@ -254,6 +270,13 @@ def test_out_is_a_copy():
 def test_layers_that_keras_cannot_say(option):
     with pytest.raises(InterchangeError, match=f"Keras's LSTM cannot say {next(iter(option))}"):
         to_keras(tg.LSTM(I, H, **option))
+
+
+def test_dtypes_and_shapes_that_keras_has_not():
+    with pytest.raises(InterchangeError, match=r"no bfloat16: convert a copy with \.float\(\)"):
+        to_keras(tg.LSTM(I, H, dtype=torch.bfloat16))
+    with pytest.raises(InterchangeError, match="Keras's LSTM cannot say merge=None of one direction"):
+        to_keras(tg.LSTM(I, H, merge=None))
 
 
 CONFIGS = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
 import onnx_models as om
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import tidegate as tg
 from tidegate.errors import InterchangeError, MissingExtra, TidegateError
@@ -137,6 +139,23 @@ def test_a_layer_of_torch(tmp_path, monkeypatch):
     np.testing.assert_allclose(found[0], expected.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("hook", [torch.nn.utils.weight_norm, partial(prune.l1_unstructured, amount=0.5)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_weights_that_hooks_compute(hook, turned, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "TIMES", (7,))
+    lstm = tg.LSTM(3, 5)
+    hook(lstm, "weight_hh_l0")
+    lstm(torch.randn(4, 2, 3))[0].sum().backward()
+    with torch.no_grad():
+        for p in lstm.parameters():
+            p.add_(0.1)
+    module = Reversed(lstm).eval() if turned else lstm.eval()
+    export_onnx(module, tmp_path / "m.onnx")
+    assert_equal_to(tmp_path / "m.onnx", module, feeds_of(lstm, 6, 3, [6, 0, 2]))
+    assert lstm(torch.randn(4, 2, 3))[0].requires_grad
+
+
 def test_opsets(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "TIMES", (1,))
     lstm = tg.LSTM(3, 4, 2, bidirectional=True, merge="mean")
@@ -245,6 +264,7 @@ def test_torch_in_and_out():
     assert from_torch(source, merge="sum").merge == "sum"
     for options, message in (
         ({"merge": "sum", "bidirectional": True}, "merge='sum' .expected one of 'concat'"),
+        ({"merge": None}, "merge=None of one direction"),
         ({"peephole": True}, "peephole"),
         ({"zoneout": 0.1}, "zoneout"),
     ):

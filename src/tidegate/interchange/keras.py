@@ -138,9 +138,13 @@ def to_keras(lstm: LSTM) -> list[KerasLayer]:
     Raises
     ------
     InterchangeError
-        For options that Keras's LSTM cannot say: zoneout, layer_norm, peephole, proj_size.
+        For what Keras's LSTM cannot say: zoneout, layer_norm, peephole, proj_size, merge=None of one direction,
+        bfloat16.
     """
     refuse(lstm, "Keras's LSTM")
+    if lstm.weight_ih_l0.dtype == torch.bfloat16:
+        raise InterchangeError("Keras takes numpy arrays, which have no bfloat16: convert a copy with .float()")
+    lstm._compute_weights()
     modes = {ours: keras for keras, ours in MERGES.items()}
     made = []
     for layer in range(lstm.num_layers):
@@ -149,7 +153,7 @@ def to_keras(lstm: LSTM) -> list[KerasLayer]:
             parts = [w.ih.t(), w.hh.t()]
             if w.b_ih is not None and w.b_hh is not None:
                 parts.append(w.b_ih + w.b_hh)
-            arrays += [np.ascontiguousarray(p.detach().cpu().numpy()) for p in parts]
+            arrays += [np.array(p.detach().cpu().numpy(), order="C") for p in parts]  # copies
             prefix = f"{direction}/" if lstm.bidirectional else ""
             names += [prefix + part for part in _PARTS[: len(parts)]]
         top = layer == lstm.num_layers - 1

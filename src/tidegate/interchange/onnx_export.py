@@ -89,8 +89,16 @@ def _layer(model: Any) -> tuple[nn.Module, LSTM]:
             "export_onnx writes a tg.LSTM, a torch.nn.LSTM or a trained tg.Forecaster; given "
             f"{type(model).__name__}: export each LSTM in it by itself"
         )
-    layer = copy.deepcopy(model).cpu().eval()
-    return layer, layer.lstm if isinstance(layer, Reversed) else layer
+    with torch.no_grad():  # computed weights that have a gradient cannot be copied
+        _lstm_of(model)._compute_weights()
+        layer = copy.deepcopy(model).cpu().eval()
+        lstm = _lstm_of(layer)
+        lstm._compute_weights()  # on the CPU
+    return layer, lstm
+
+
+def _lstm_of(layer: Any) -> LSTM:
+    return layer.lstm if isinstance(layer, Reversed) else layer
 
 
 def _check(lstm: LSTM, inputs: Sequence[str]) -> None:
@@ -102,7 +110,7 @@ def _check(lstm: LSTM, inputs: Sequence[str]) -> None:
             )
         if name not in INPUTS:
             raise InterchangeError(f"inputs are some of {', '.join(map(repr, INPUTS))}; given {name!r}")
-    refuse(lstm, "the ONNX LSTM operator", peephole=True)
+    refuse(lstm, "the ONNX LSTM operator", peephole=True, apart=True)
     refuse_dtype(lstm)
 
 

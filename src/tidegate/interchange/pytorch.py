@@ -70,9 +70,17 @@ def _copy(lstm: nn.Module, made: nn.Module) -> None:
 
 
 def refuse(
-    lstm: Any, by: str, merges: tuple[str | None, ...] | None = None, projection: bool = False, peephole: bool = False
+    lstm: Any,
+    by: str,
+    merges: tuple[str | None, ...] | None = None,
+    projection: bool = False,
+    peephole: bool = False,
+    apart: bool = False,
 ) -> None:
-    """Raise where evaluation needs what another LSTM cannot say, with the reason."""
+    """Raise where evaluation needs what another LSTM cannot say, with the reason.
+
+    ``merges`` are those of two directions; ``apart``: may one direction have a dimension of its own in the output?
+    """
     if not isinstance(lstm, LSTM):
         raise InterchangeError(f"a tg.LSTM is expected; given {type(lstm).__name__}")
     reasons = []
@@ -86,6 +94,8 @@ def refuse(
         reasons.append(f"proj_size={lstm.proj_size} (its short-term memory has the size of the long-term one)")
     if merges is not None and lstm.bidirectional and lstm.merge not in merges:
         reasons.append(f"merge={lstm.merge!r} (expected one of {', '.join(map(repr, merges))})")
+    if lstm.merge is None and not lstm.bidirectional and not apart:
+        reasons.append("merge=None of one direction (its output has no dimension of directions)")
     if reasons:
         raise InterchangeError(f"{by} cannot say {'; nor '.join(reasons)}")
 
