@@ -136,7 +136,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         h, c = hx
         if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not route.cell_dtype:
             return None
-        if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu):
+        if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu) or h.is_neg() or c.is_neg():
             return None
         state = h.contiguous(), c.contiguous()
     if lengths is not None:
@@ -242,6 +242,8 @@ def _made(lstm: LSTM) -> Route | None:
     like = given[0]
     for p in given:
         if type(p) is not torch.nn.Parameter or not p.is_contiguous() or p.dtype is not like.dtype or not p.is_cpu:
+            return None
+        if p.is_neg():
             return None
     if native.declines(like, weights, None) is not None or not lstm.weights_fit:
         return None

@@ -56,7 +56,7 @@ class Plan:
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size
             sizes = (DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
             given = (*w[:4], w.ch, w.norm_ih, w.norm_hh, w.norm_c)
-            kept = [None if p is None else (p.detach().clone() if frozen else p) for p in given]
+            kept = [None if p is None else (native._plain(p.detach()).clone() if frozen else p) for p in given]
             at = [address for p in kept for address in (0 if p is None else p.data_ptr(), 0)]
             weights, norms = at[:10], at[10:]
             strides = (batch * inputs, inputs, 0, 0, 0)
@@ -124,6 +124,7 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
     if (
         x.dtype is not plan.dtype
         or not x.is_cpu
+        or x.is_neg()
         or (lstm.training and lstm.random)
         or "forward" in lstm.__dict__
         or lstm._forward_hooks
@@ -142,7 +143,7 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         h, c = state
         if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not cell_dtype:
             return None
-        if h.shape != shape or c.shape != shape or not h.is_cpu or not c.is_cpu:
+        if h.shape != shape or c.shape != shape or not h.is_cpu or not c.is_cpu or h.is_neg() or c.is_neg():
             return None
     if not (x.is_contiguous() and h.is_contiguous() and c.is_contiguous()):
         x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
@@ -205,6 +206,8 @@ def _eligible(lstm: LSTM, x: Tensor) -> bool:
     for p in (p for layer in range(lstm.num_layers) for w in lstm.weights(layer) for p in w if p is not None):
         if type(p) is not torch.nn.Parameter or p.is_inference() or not p.is_contiguous() or p.dtype is not x.dtype:
             return False
+        if p.is_neg():
+            return False
     return native.declines(x, weights, None) is None
 
 
@@ -217,7 +220,7 @@ def _layer() -> Any:
 class Streamer:
     """A one-directional LSTM read one step at a time, with weights frozen and buffers of its own.
 
-    A step allocates nothing. Outputs are views of its buffers, which the step after next overwrites.
+    A step allocates nothing. Outputs are buffers of its own, which the step after next overwrites.
 
     Parameters
     ----------
@@ -257,11 +260,13 @@ class Streamer:
         with torch.inference_mode(False):
             self._h = [torch.zeros(plan.shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
             self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
-        self._outputs = [h[-1] for h in self._h]
+            # The top layer's, apart from its memories: ``reset`` and ``state`` leave what was returned.
+            self._outputs = [torch.zeros_like(h[-1]) for h in self._h]
         self._turn = 0
 
     def refresh(self) -> None:
         """Take over the layer's weights as they are now; the state stays."""
+        self._lstm._compute_weights()
         plan = self._plan = Plan(self._lstm, self._batch, frozen=True)
         self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward_at  # type: ignore[union-attr]
         self._calls: list[Any] = []
@@ -281,9 +286,11 @@ class Streamer:
                 call = bytearray(template)
                 h, c = layer * h_bytes, layer * c_bytes
                 below = new_h + h - h_bytes  # what the layer below has just written
+                top = layer == len(plan.calls) - 1
+                output = self._outputs[1 - turn].data_ptr() if top else new_h + h
                 for offset, address in (
                     (_X, below), (_H_0, old_h + h), (_C_0, old_c + c),
-                    (_OUTPUT, new_h + h), (_H_N, new_h + h), (_C_N, new_c + c),
+                    (_OUTPUT, output), (_H_N, new_h + h), (_C_N, new_c + c),
                 ):  # fmt: skip
                     _fill(call, offset, address if address > 0 else 0)
                 calls.append((ctypes.c_char * len(call)).from_buffer(call))
@@ -300,6 +307,7 @@ class Streamer:
             or x_t.dtype is not self._dtype
             or not x_t.is_contiguous()
             or not x_t.is_cpu
+            or x_t.is_neg()
         ):
             x_t = self._checked(x_t)
         if not self._calls:
@@ -320,7 +328,7 @@ class Streamer:
             raise ValueError(f"step reads (B, I) = {tuple(self._x_shape)}; given {tuple(x_t.shape)}")
         if x_t.dtype is not self._dtype or x_t.device.type != "cpu":
             raise ValueError(f"step reads {self._dtype} on the CPU; given {x_t.dtype} on {x_t.device}")
-        return x_t.contiguous()
+        return native._plain(x_t)
 
     @property
     def state(self) -> State:

@@ -296,3 +296,16 @@ def test_parametrised_weights_are_computed_once_a_call():
     before = counted.calls
     lstm(torch.randn(T, B, I))
     assert counted.calls == before + 1
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_states_and_weights_of_torchs_negative_bit(grad):
+    lstm, x = tg.LSTM(3, 4).eval(), torch.randn(5, 2, 3)
+    h, c = torch.randn(2, 1, 2, 4)
+    with torch.set_grad_enabled(grad):
+        expected = lstm(x, (-h, -c))[0]
+        for k in range(2):
+            given = tuple(torch._neg_view(t) if k == at else -t for at, t in enumerate((h, c)))
+            assert torch.equal(lstm(x, given)[0], expected)
+        lstm.weight_hh_l0 = torch.nn.Parameter(torch._neg_view(-lstm.weight_hh_l0.detach()))
+        assert torch.equal(lstm(x, (-h, -c))[0], expected)

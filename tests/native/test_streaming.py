@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import tidegate as tg
 from tidegate import ops
@@ -412,3 +414,62 @@ def test_a_streamer_takes_a_state_of_its_shape_alone():
         stream.state = (torch.zeros(H), torch.zeros(2, 3, H))
     with pytest.raises(ValueError, match=r"batch is the number of rows, a whole number of at least 1; given 2\.0"):
         tg.Streamer(layer(), batch=2.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("hook", [torch.nn.utils.weight_norm, partial(prune.l1_unstructured, amount=0.5)])
+def test_a_streamer_reads_weights_that_hooks_compute(hook):
+    lstm, x = layer(), torch.randn(1, I)
+    hook(lstm, "weight_hh_l0")
+    stream = None
+    for _ in range(2):
+        lstm(torch.randn(3, 2, I))[0].sum().backward()
+        with torch.no_grad():
+            for p in lstm.parameters():
+                p.add_(0.1)
+        if stream is None:
+            stream = tg.Streamer(lstm)
+        else:
+            stream.refresh()
+            stream.reset()
+        with torch.no_grad():
+            found = torch.stack([stream.step(x).clone() for _ in range(3)])
+            assert torch.equal(found, lstm(x.expand(3, 1, I))[0])
+
+
+def test_a_streamer_packs_weights_laid_out_otherwise():
+    lstm, x = layer(), torch.randn(3, 1, I)
+    with torch.no_grad():
+        expected = lstm(x)[0]
+        lstm.weight_hh_l0 = torch.nn.Parameter(lstm.weight_hh_l0.t().contiguous().t())
+    stream = tg.Streamer(lstm)
+    assert torch.equal(torch.stack([stream.step(x_t).clone() for x_t in x]), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_output_lives_until_the_step_after_next(layers):
+    lstm, x = tg.LSTM(I, H, layers).eval(), torch.randn(3, 2, I)
+    stream = tg.Streamer(lstm, batch=2)
+    saved = stream.state
+    for change in (lambda: None, stream.reset, lambda: stream.reset(torch.tensor([True, False]))):
+        output = stream.step(x[0])
+        kept = output.clone()
+        change()
+        stream.state = saved
+        stream.step(x[1])
+        assert torch.equal(output, kept)
+
+
+@torch.no_grad()
+def test_steps_read_tensors_of_torchs_negative_bit():
+    lstm, x = layer(), torch.randn(2, I)
+    h, c = torch.randn(2, 2, 2, H)
+    expected = lstm.step(-x, (-h, -c))[0]
+    for step in range(3):
+        given = [torch._neg_view(t) if step == k else -t for k, t in enumerate((x, h, c))]
+        assert torch.equal(lstm.step(given[0], tuple(given[1:]))[0], expected)
+    stream = tg.Streamer(lstm, batch=2)
+    assert torch.equal(stream.step(torch._neg_view(x)), lstm.step(-x)[0])
+    expected = lstm.step(x, (h, c))[0]
+    lstm.weight_hh_l0 = torch.nn.Parameter(torch._neg_view(-lstm.weight_hh_l0))
+    assert torch.equal(lstm.step(x, (h, c))[0], expected)
