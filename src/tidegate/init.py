@@ -7,7 +7,7 @@ Each initialiser is a small callable on a layer; pass one, or a sequence of them
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -90,10 +90,11 @@ def orthogonal(gain: float = 1.0) -> Initialiser:
 
 
 def _orthogonal(layer: Any, gain: float) -> None:
-    for name, parameter in layer.named_parameters():
-        if name.startswith("weight_hh"):
-            for block in parameter.split(layer.hidden_size):
-                nn.init.orthogonal_(block, gain)
+    for name in _named(layer, "weight_hh", "orthogonal"):
+        weight = torch.empty_like(getattr(layer, name)).detach()
+        for block in weight.split(layer.hidden_size):
+            nn.init.orthogonal_(block, gain)
+        _write(layer, name, weight)
 
 
 _BY_NAME: dict[str, Callable[[], Initialiser]] = {
@@ -138,8 +139,35 @@ def _gate(layer: LSTM, index: int) -> slice:
     return slice(index * layer.hidden_size, (index + 1) * layer.hidden_size)
 
 
-def _biases(layer: LSTM, what: str) -> list[tuple[Tensor, Tensor]]:
-    if not layer.bias:
+def _biases(layer: Any, what: str) -> Iterator[list[Tensor]]:
+    """Copies of both biases of each direction, which the layer takes over as they are when the next are asked for."""
+    if not getattr(layer, "bias", True):
         raise ValueError(f"{what} sets gate biases, but the layer was made with bias=False")
-    names = [name.removeprefix("bias_ih") for name, _ in layer.named_parameters() if name.startswith("bias_ih")]
-    return [(getattr(layer, f"bias_ih{name}").data, getattr(layer, f"bias_hh{name}").data) for name in names]
+    for name in _named(layer, "bias_ih", what):
+        both = name, name.replace("bias_ih", "bias_hh")
+        values = [getattr(layer, n).detach().clone() for n in both]
+        if len(values[0]) != 4 * layer.hidden_size:
+            raise ValueError(f"{what} sets the biases of an LSTM's gates; given {type(layer).__name__}, which has none")
+        yield values
+        for n, value in zip(both, values, strict=True):
+            _write(layer, n, value)
+
+
+def _named(layer: Any, start: str, what: str) -> list[str]:
+    """Names of the parameters that begin so, with those that a parametrisation computes."""
+    names = [n for n in (*layer._parameters, *getattr(layer, "parametrizations", ())) if n.startswith(start)]
+    if not names:
+        raise ValueError(f"{what} sets {start} of a recurrent layer; given {type(layer).__name__}, which has none")
+    return names
+
+
+@torch.no_grad()
+def _write(layer: Any, name: str, value: Tensor) -> None:
+    """A new value of a parameter, or of what a parametrisation computes it from."""
+    if name in layer._parameters:
+        layer._parameters[name].copy_(value)
+        return
+    try:
+        setattr(layer, name, value)
+    except RuntimeError as error:  # a parametrisation that says no way back
+        raise ValueError(f"{name} cannot be set: {error}; draw weights before they are parametrised") from None

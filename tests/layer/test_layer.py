@@ -199,6 +199,48 @@ def test_initialisers():
         tg.LSTM(3, 4, bias=False, init="forget_bias")
 
 
+@pytest.mark.parametrize("start", ["forget_bias", tg.init.chrono(10)])
+def test_initialisers_of_gates_that_are_not_there(start):
+    with pytest.raises(ValueError, match="sets the biases of an LSTM's gates; given RNN, which has none"):
+        tg.RNN(3, 4, init=start)
+    with pytest.raises(ValueError, match="sets bias_ih of a recurrent layer; given Sequential, which has none"):
+        (tg.init.forget_bias() if start == "forget_bias" else start)(torch.nn.Sequential(tg.LSTM(3, 4)))
+    with pytest.raises(ValueError, match="orthogonal sets weight_hh of a recurrent layer; given Linear"):
+        tg.init.orthogonal()(torch.nn.Linear(3, 4))
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2.0 * weight
+
+    def right_inverse(self, weight):
+        return weight / 2.0
+
+
+def test_initialisers_of_parametrised_weights():
+    layer = tg.LSTM(3, 6, num_layers=2)
+    torch.nn.utils.parametrizations.weight_norm(layer, "weight_hh_l1")
+    for name in ("bias_ih_l0", "bias_hh_l1"):
+        torch.nn.utils.parametrize.register_parametrization(layer, name, Doubled())
+    for start in (tg.init.orthogonal(), tg.init.chrono(10), tg.init.forget_bias(2.0)):
+        start(layer)
+    for weight in (layer.weight_hh_l0, layer.weight_hh_l1):
+        for block in weight.detach().split(6):
+            torch.testing.assert_close(block @ block.T, torch.eye(6), rtol=0, atol=1e-5)
+    for k in range(2):
+        bias = getattr(layer, f"bias_ih_l{k}") + getattr(layer, f"bias_hh_l{k}")
+        torch.testing.assert_close(bias[6:12], torch.full((6,), 2.0))
+        assert (bias[:6] < 0).all()
+        assert (bias[12:] == 0).all()
+
+
+def test_initialisers_of_a_parametrisation_without_a_way_back():
+    layer = tg.LSTM(3, 6)
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", torch.nn.Tanh())
+    with pytest.raises(ValueError, match="weight_hh_l0 cannot be set: .*; draw weights before they are parametrised"):
+        tg.init.orthogonal()(layer)
+
+
 def test_backend_says_which_and_why():
     layer = tg.LSTM(3, 4, proj_size=2)
     choice = layer.backend(torch.randn(5, 2, 3))
