@@ -119,3 +119,22 @@ def test_both_directions():
     turned.load_state_dict({n: getattr(lstm, n + "_reverse") for n in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")})  # fmt: skip  # noqa: E501
     alone = memory_spans(turned, x.flip(0))
     np.testing.assert_allclose(found.retention[:, 1], alone.retention[:, 0], rtol=1e-9)
+
+
+def test_dead_is_what_is_shown_after_layer_norm():
+    """A unit whose gain is 0 shows nothing, however its c moves."""
+    lstm, x = layer(3, 4, layer_norm=True, bidirectional=True), torch.randn(200, 3, 3, dtype=torch.float64)
+    lstm.norm_c_l0.data[:, 1] = 0.0
+    found = memory_spans(lstm, x)
+    shown = lstm(x)[0].detach().unflatten(-1, (2, 4)).flatten(0, 1).std(0)
+    np.testing.assert_array_equal(found.dead, shown < 1e-3)
+    assert found.dead.tolist() == [[False, True, False, False], [False] * 4]
+
+
+def test_the_median_of_an_even_number_lies_between_the_middle_two():
+    lstm = planted(10)
+    lstm.weight_ih_l0.data[3:6, 0] = 1.0
+    x = torch.randn(2, 4, 2, dtype=torch.float64)
+    found = memory_spans(lstm, x)
+    f = lstm.trace(x).layers[0].forget[1, :, 0].detach()  # (B, H)
+    np.testing.assert_allclose(found.retention[1, 0], np.median(f, 0), rtol=1e-12)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tidegate.cell import _norm_cell
 from tidegate.frames import array, long_frame
 from tidegate.insight.calls import evaluation
 from tidegate.insight.ledger import along, pick_layer
@@ -49,7 +50,8 @@ class MemorySpans:
     latched : bool (D, H)
         The forget gate is above ``latch`` at nearly all steps: the memory is written once or only added to.
     dead : bool (D, H)
-        What the unit shows, o tanh(c), varies by less than ``still`` (standard deviation over the data).
+        What the unit shows, o tanh(c), varies by less than ``still`` (standard deviation over the data). With
+        layer_norm that is o tanh(LN(c)).
     duplicate : (D, H)
         The first other unit whose memory is the same up to scale and shift (|correlation| above ``same``), or -1.
     time : float
@@ -137,6 +139,8 @@ def memory_spans(
     """
     with evaluation(lstm), torch.no_grad():
         trace = pick_layer(lstm.trace(x, hx, lengths, reset).layers, layer)
+        pairs = zip(trace.cell.unbind(2), lstm.weights(layer % lstm.num_layers), strict=True)
+        memory = torch.stack([c if w.norm_c is None else _norm_cell(c, w.norm_c) for c, w in pairs], 2)
     T, B, D, _ = trace.cell.shape
     there = torch.ones(T, B, dtype=torch.bool) if trace.valid is None else trace.valid[:, :, 0, 0]
     count = int(there.sum())
@@ -151,7 +155,7 @@ def memory_spans(
         half_log = np.where(mean_log == 0.0, np.inf, math.log(0.5) / np.where(mean_log == 0.0, -1.0, mean_log))
     gates = torch.stack([trace.input, keep, trace.output])[:, there]  # (3, steps, D, H)
     cells = array(trace.cell[there].double())
-    shown = array((trace.output * torch.tanh(trace.cell))[there].double())
+    shown = array((trace.output * torch.tanh(memory))[there].double())
     return MemorySpans(
         curve,
         half,
@@ -184,7 +188,7 @@ def _retention(F: Tensor, trace: LayerTrace, d: int, lags: int, starts: int) -> 
     left = torch.ones(len(at), *F.shape[1:], dtype=torch.float64)
     if valid is not None:
         left = torch.where(valid[at], left, torch.nan)
-    curve = [left.flatten(0, 1).nanmedian(0).values]
+    curve = [_median(left.flatten(0, 1))]
     for lag in range(1, lags + 1):
         inside = at + lag < T
         left, at = left[inside], at[inside]
@@ -194,8 +198,13 @@ def _retention(F: Tensor, trace: LayerTrace, d: int, lags: int, starts: int) -> 
         rows = left.flatten(0, 1)
         if rows.isnan().all():
             break
-        curve.append(rows.nanmedian(0).values)
+        curve.append(_median(rows))
     return _pad(array(torch.stack(curve)), lags + 1, H)
+
+
+def _median(rows: Tensor) -> Tensor:
+    """Of each column, nan left out: torch's is the lower one of the middle two, so that from above is taken too."""
+    return (rows.nanmedian(0).values - (-rows).nanmedian(0).values) / 2
 
 
 def _pad(curve: np.ndarray, rows: int, units: int) -> np.ndarray:
