@@ -2,7 +2,9 @@
 
 A gate is fixed by its own weights: its rows and peephole are taken out and its bias gives the value, so
 that the run is an ordinary run of the layer on any backend. A unit is taken out by an output gate fixed at 0:
-nothing downstream sees it, itself included.
+nothing downstream sees it, itself included. Two options leave a trace of it: with layer_norm its memory still
+counts in the mean and spread by which those of the others are normalised, and with zoneout the share that stays
+of a nonzero h_0 is still shown.
 
 B batch rows, H hidden units, D directions.
 """
@@ -91,7 +93,8 @@ def ablate(
     score : callable
         As in :func:`output_ledger`, or a loss of each row, (B,).
     gate : "input", "forget", "candidate" or "output", optional
-        The gate to fix. Without it the units are taken out.
+        The gate to fix. Without it the units are taken out: their output gates are 0. With layer_norm their memories
+        still count in the others' mean and spread; with zoneout they still show what stays of a nonzero h_0.
     units : sequence of int, optional
         All by default.
     direction : 0 or 1, optional
