@@ -250,6 +250,16 @@ def test_a_compiled_graph_takes_the_gates_from_the_kernels_where_none_is_differe
     assert any("lstm_trace" in target for target in called) != derivatives
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_no_steps_in_training(dtype):
+    lstm = layer(True, **OPTIONS["recurrent dropout"]).to(dtype)
+    with ops.use_backend("reference"):
+        found = lstm.trace(torch.zeros(0, B, I, dtype=dtype))
+    assert found.layers[0].forget.shape == (0, B, 2, H)
+    assert found.output.shape == (0, B, 2 * H)
+    found.layers[0].forget.sum().backward()
+
+
 def test_to_frame():
     lstm = tg.LSTM(I, 2, bidirectional=True)
     trace = lstm.trace(torch.randn(T, B, I), lengths=LENGTHS)

@@ -211,7 +211,7 @@ def _gates(
         h = _before(hidden[:, :, d], h_0[d], valid, cut, d).to(dtype)  # (T, B, P)
         c = _before(cells[:, :, d], c_0[d].to(dtype), valid, cut, d)  # (T, B, H)
         w = w.to(dtype)
-        mask = recurrent_keep(noise, h[:1].flatten(0, 1), d)
+        mask = recurrent_keep(noise, h_0[d].to(dtype), d)
         for t in range(0, max(T, 1), max(part, 1)):
             now = slice(t, t + part)
             seen = None if mask is None else h[now] * mask
