@@ -97,3 +97,11 @@ def test_stacks_and_refusals():
     assert len(gradient_flow(lstm, torch.randn(2, 9, 3, dtype=torch.float64)).rnn) == 9
     with pytest.raises(ValueError, match="bidirectional"):
         gradient_flow(layer(3, 4, bidirectional=True), torch.randn(9, 2, 3, dtype=torch.float64))
+
+
+def test_the_rnn_beside_it_is_always_the_same():
+    lstm, x = layer(3, 4), torch.randn(9, 2, 3, dtype=torch.float64)
+    before = torch.get_rng_state()
+    found = [gradient_flow(lstm, x).rnn for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(*found)

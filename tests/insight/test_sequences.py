@@ -68,6 +68,14 @@ def test_kept_is_the_first_or_the_last_part():
     assert torch.equal(whole, x)
 
 
+def test_shares_are_exact():
+    """Of 25 steps six tenths are 15, which rounding must not make 16."""
+    lengths = torch.arange(1, 2001)
+    for tenths, share in enumerate(SHARES, 1):
+        short = kept(torch.zeros(2000, 2000, 1), lengths, share, last=False)[1]
+        assert short.tolist() == [-(-n * tenths // 10) for n in lengths.tolist()]
+
+
 def test_a_step_is_spread_over_all_that_it_covers():
     np.testing.assert_allclose(spread(np.ones((5, 2))), np.full((PLACES, 2), 5 / PLACES))
     long = np.random.default_rng(0).random((3 * PLACES, 1))

@@ -81,7 +81,7 @@ def gradient_flow(
     x : Tensor, as the layer takes it
     rnn : RNN, optional
         Of the same input size, for comparison: the same model trained with it, or by default a new one of
-        the same sizes.
+        the same sizes, with weights that are drawn from a seed of its own.
     loss : callable, optional
         From the top layer's outputs (T, B, P) to a number. By default the sum of the last step's.
     hx : (h_0, c_0), optional
@@ -97,7 +97,9 @@ def gradient_flow(
         If a layer is bidirectional.
     """
     if rnn is None:
-        rnn = RNN(lstm.input_size, lstm.hidden_size, lstm.num_layers, batch_first=lstm.batch_first)
+        with torch.random.fork_rng(devices=[]):  # the same one each time, and not from a training run's numbers
+            torch.manual_seed(0)
+            rnn = RNN(lstm.input_size, lstm.hidden_size, lstm.num_layers, batch_first=lstm.batch_first)
         rnn.to(lstm.weight_ih_l0)
     for layer in (lstm, rnn):
         layer._refuse_streaming("gradient_flow")

@@ -6,6 +6,7 @@ T steps, B sequences, I inputs, H hidden units, D directions, K labels, S shares
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,8 @@ def _needed(one: OpenSequences) -> Needed:
 
 def kept(x: Tensor, lengths: Tensor, share: float, last: bool) -> tuple[Tensor, Tensor]:
     """The first or the last share of each sequence of x (T, B, I), at least a step; and its lengths (B,)."""
-    short = torch.minimum((lengths * share).ceil().long().clamp(min=1), lengths)
+    part = Fraction(share).limit_denominator(1000)  # exactly, as rounding would take a step more
+    short = torch.minimum((-(-lengths * part.numerator // part.denominator)).clamp(min=1), lengths)
     start = lengths - short if last else torch.zeros_like(short)
     at = start + torch.arange(max(1, int(short.max())))[:, None]  # (T', B)
     inside = at < start + short
@@ -290,13 +292,12 @@ def _flow(one: OpenSequences) -> GradientFlow | None:
     lstm = one.lstm
     if lstm.proj_size or lstm.layer_norm or lstm.peephole:
         return None
-    forward = LSTM(lstm.input_size, lstm.hidden_size, zoneout=lstm.zoneout)
+    with torch.random.fork_rng(devices=[]):  # what it draws is written over
+        forward = LSTM(lstm.input_size, lstm.hidden_size, zoneout=lstm.zoneout)
     forward.load_state_dict({name: p for name, p in lstm.state_dict().items() if name.endswith("_l0")})
     longest = one.lengths.argsort(descending=True)[:16]
     T = max(1, int(one.lengths[longest].min()))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of the RNN that is made beside it
-        return gradient_flow(forward, one.x[:T, longest])
+    return gradient_flow(forward, one.x[:T, longest])
 
 
 # -- decisions that are wrong -----------------------------------------------------------------------
