@@ -215,3 +215,15 @@ def test_by_lag_and_frame():
     one = frame.filter(step=2, row=1, direction="forward", unit=3)
     assert one["entry"].to_list() == [found.entries[0, 2, 1, 0, 3]]
     assert one["end"].to_list() == [3]
+
+
+def test_lags_of_an_end_past_a_row_are_from_its_last_step():
+    lstm = layer(3, 4, bidirectional=True)
+    x, lengths = torch.randn(6, 3, 3, dtype=torch.float64), torch.tensor([6, 4, 0])
+    found = ledger(lstm, x, [5], lengths=lengths)
+    lags, mean = found.by_lag()
+    size = np.abs(found.entries[0]).mean(-1)  # (T, B, D)
+    assert lags.tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(mean[0, 0], (size[5, 0, 0] + size[3, 1, 0]) / 2)
+    np.testing.assert_allclose(mean[3, 0], (size[2, 0, 0] + size[0, 1, 0]) / 2)
+    np.testing.assert_allclose(mean[0, 1], size[5, 0, 1])  # backward, the shorter rows are not read by then

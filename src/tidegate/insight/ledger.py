@@ -68,7 +68,10 @@ class Ledger:
         size = np.abs(self.entries).mean(-1)  # (E, T, B, D)
         total, count = np.zeros((T, D)), np.zeros((T, D))
         time = np.arange(T)[None, :, None, None]
-        lag = (self.ends[:, None] - time) * np.where(np.arange(D) == 0, 1, -1)
+        forward = np.arange(D) == 0
+        # Past a row's length the forward memory is that of its last valid step; the backward one has read nothing.
+        ends = np.where(forward, np.minimum(self.ends, self.steps[:, None] - 1), self.ends)  # (E, B, D)
+        lag = (ends[:, None] - time) * np.where(forward, 1, -1)
         read = (lag >= 0) & (time < self.steps[:, None])
         for d in range(D):
             chosen = read[..., d]
