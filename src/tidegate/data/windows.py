@@ -21,6 +21,9 @@ from torch import Tensor
 from tidegate.data.calendar import calendar_features
 from tidegate.data.panel import Panel
 
+EVER = int(np.iinfo(np.int64).max)  # a grid index after all
+LEAST = 8  # values that tell how a series is scaled, where later ones could
+FEW = 3  # values that tell a spread at all
 COVARIATE_LIMIT = 10.0  # scaled covariates beyond this are cut: a broken sensor must not drown the rest
 
 
@@ -35,37 +38,38 @@ class Scaling:
     static: np.ndarray  # (Q, 2)
 
     @staticmethod
-    def fit(panel: Panel, end: int) -> Scaling:
-        """From the steps before grid index ``end`` alone."""
-        spans = [slice(a, a + max(0, min(b - a, end - first))) for a, b, first in _spans(panel)]
-        known = np.concatenate([panel.known[span] for span in spans])
+    def fit(panel: Panel, end: int, *later: int) -> Scaling:
+        """From the steps before grid index ``end`` alone.
+
+        A series with too few values there, or none that differ, is scaled by its steps before the next of ``later``.
+        Covariates without a value before ``end`` get the mean NaN, which masks them: no weight has learnt of them.
+        """
+        target, past = (_by_series(panel, values, end, *later) for values in (panel.targets, panel.past))
+        early = [slice(a, a + max(0, min(b - a, end - first))) for a, b, first in _spans(panel)]
+        known, seen = (np.concatenate([values[span] for span in early]) for values in (panel.known, panel.past))
         return Scaling(
             list(panel.names),
-            np.stack([_moments(panel.targets[span]) for span in spans]),
-            np.stack([_moments(panel.past[span]) for span in spans]),
-            _moments(known),
+            _lend(target, target),
+            _mask(_lend(past, past), np.isnan(seen).all(0)),
+            _mask(_moments(known), np.isnan(known).all(0)),
             _moments(panel.static),
         )
 
     def for_panel(self, panel: Panel, end: int) -> Scaling:
         """The same scaling in the order of another panel.
 
-        A series not seen before gets its own, from its steps before grid index ``end`` if it has any.
+        A series not seen before gets its own, from its steps before grid index ``end`` if those are enough.
         """
         place = {name: k for k, name in enumerate(self.names)}
-        own = [place.get(name) for name in panel.names]
-        new = [name for name, k in zip(panel.names, own, strict=True) if k is None]
-        early, whole = (Scaling.fit(panel, e) if new else self for e in (end, np.iinfo(np.int64).max))
-        sources = [self if k is not None else early if first < end else whole
-                   for k, first in zip(own, panel.first, strict=True)]  # fmt: skip
-        at = [s if k is None else k for s, k in enumerate(own)]
-        return Scaling(
-            list(panel.names),
-            np.stack([of.target[k] for of, k in zip(sources, at, strict=True)]),
-            np.stack([of.past[k] for of, k in zip(sources, at, strict=True)]),
-            self.known,
-            self.static,
-        )
+        at = [place.get(name) for name in panel.names]
+        new = [s for s, k in enumerate(at) if k is None]
+        target, past = (of[[k or 0 for k in at]] for of in (self.target, self.past))
+        if new:
+            some = panel.select(new)
+            target[new] = _lend(_by_series(some, some.targets, end, EVER), self.target)
+            past[new] = _lend(_by_series(some, some.past, end, EVER), self.past)
+            past = _mask(past, np.isnan(self.past[..., 0]).all(0))
+        return Scaling(list(panel.names), target, past, self.known, self.static)
 
     def unseen(self, panel: Panel) -> list[str]:
         """Names in the panel that this scaling was not fitted on."""
@@ -86,6 +90,61 @@ def _spans(panel: Panel) -> list[tuple[int, int, int]]:
     """First row, end row and first grid index of each series."""
     bounds = panel.offsets.tolist()
     return list(zip(bounds[:-1], bounds[1:], panel.first.tolist(), strict=True))
+
+
+def learnt_late(panel: Panel, end: int) -> list[str]:
+    """Series with a target that has too few values before grid index ``end``, or none that differ though later do."""
+    found = []
+    for name, (a, b, first) in zip(panel.names, _spans(panel), strict=True):
+        values = panel.targets[a:b]
+        low, high = _range(values)
+        if (_untold(values[: max(0, end - first)]) & (low != high)).any():
+            found.append(name)
+    return found
+
+
+def _by_series(panel: Panel, values: np.ndarray, *ends: int) -> np.ndarray:
+    """Moments of each series' columns before the first of some grid indices that tells them: (N, C) to (S, C, 2).
+
+    The spread is NaN where even the last leaves too few values.
+    """
+    found = []
+    for a, b, first in _spans(panel):
+        moments, untold = np.zeros((values.shape[1], 2)), np.ones(values.shape[1], bool)
+        for end in ends:
+            part = values[a : a + max(0, min(b - a, end - first))]
+            moments[untold] = _moments(part[:, untold])
+            moments[np.isfinite(part).sum(0) < FEW, 1] = np.nan
+            untold &= _untold(part)
+            if not untold.any():
+                break
+        found.append(moments)
+    return np.stack(found)
+
+
+def _untold(values: np.ndarray) -> np.ndarray:
+    """Columns with too few values to scale by, or none that differ: (t, C) to (C,)."""
+    low, high = _range(values)
+    return (np.isfinite(values).sum(0) < LEAST) | (low >= high)
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest of each column, missing values left out: inf and -inf where all are."""
+    seen = np.isfinite(values)
+    return values.min(0, where=seen, initial=np.inf), values.max(0, where=seen, initial=-np.inf)
+
+
+def _lend(moments: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Series with too few values (S, C, 2) borrow the spread that is usual among others (n, C, 2)."""
+    told = others[~np.isnan(others[..., 1]).any(1), :, 1]  # (n, C)
+    usual = np.median(told, 0) if len(told) else 1.0
+    spread = np.where(np.isnan(moments[..., 1]), usual, moments[..., 1])
+    return np.stack([moments[..., 0], spread], -1)
+
+
+def _mask(moments: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A mean of NaN for some columns (C,), whose values then count as missing."""
+    return np.stack([np.where(columns, np.nan, moments[..., 0]), moments[..., 1]], -1)
 
 
 def _moments(values: np.ndarray) -> np.ndarray:

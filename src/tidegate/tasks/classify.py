@@ -225,7 +225,8 @@ class Classifier(SequenceLearner):
         counts = self._part(data, codes, test)
         self.scaling_ = None if data.text else SequenceScaling.fit(data.take(self._parts[0]))
         self._codes = codes
-        self.notes_ = [about_sequences(data, found), *data.notes, *notes, *about_values(data), counts]
+        lost = [] if self.scaling_ is None else self.scaling_.notes(data.columns)
+        self.notes_ = [about_sequences(data, found), *data.notes, *notes, *about_values(data), *lost, counts]
 
     # -- the model --------------------------------------------------------------------------------
 

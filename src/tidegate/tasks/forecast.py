@@ -18,14 +18,14 @@ from tidegate.data.calendar import calendar_names
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import is_pandas, read_table
-from tidegate.data.windows import Origins, Scaling, Windows
+from tidegate.data.windows import EVER, Origins, Scaling, Windows, learnt_late
 from tidegate.errors import DataError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.forecast_data import Parts, about_values, forecast_frame, split, unknown_ahead
+from tidegate.tasks.forecast_data import Parts, about_scaling, about_values, forecast_frame, split, unknown_ahead
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.metrics import intervals
@@ -134,7 +134,7 @@ class Forecaster(Learner):
         """
         self._check_fitted("refit")
         panel = self._read(data, like=self.panel_facts_)
-        self.scaling_ = Scaling.fit(panel, np.iinfo(np.int64).max)
+        self.scaling_ = Scaling.fit(panel, EVER)
         self.windows_ = self._windows(panel)
         end = self.windows_.end
         every = self.windows_.origins(self.windows_.start, end)
@@ -356,7 +356,10 @@ class Forecaster(Learner):
         # A cycle seen less than twice says nothing about its return.
         periods = {name: _period(panel.grid, name) for name in names}
         self.calendar_ = [name for name in names if 2 * periods[name] <= steps]
-        self.scaling_ = Scaling.fit(panel, self.parts_.train_end)
+        self.scaling_ = Scaling.fit(panel, self.parts_.train_end, self.parts_.test_start, EVER)
+        self.notes_ += about_scaling(self.scaling_, panel)
+        late = [name or c.target[0] for name in learnt_late(panel, self.parts_.train_end)]
+        self.notes_ += _about("{} began or changed too late to be learnt from; each is scaled by itself", late)
         self.windows_ = self._windows(panel)
         *self._origins, notes = split(self.windows_, self.parts_)
         self.notes_ += notes

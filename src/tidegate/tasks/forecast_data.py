@@ -13,7 +13,7 @@ import polars as pl
 
 from tidegate.data.columns import when
 from tidegate.data.panel import Panel
-from tidegate.data.windows import Origins, Windows
+from tidegate.data.windows import Origins, Scaling, Windows
 from tidegate.errors import DataError
 
 
@@ -36,6 +36,7 @@ def about_values(panel: Panel) -> list[str]:
     for option, names, values in (
         ("--known", panel.known_names, panel.known),
         ("--past", panel.past_names, panel.past),
+        ("--static", panel.static_names, panel.static),
     ):
         for column, one in zip(names, values.T, strict=True):
             if np.isnan(one).all():
@@ -49,6 +50,15 @@ def about_values(panel: Panel) -> list[str]:
                 "if it is a mistake, leave it empty"
             )
     return notes
+
+
+def about_scaling(scaling: Scaling, panel: Panel) -> list[str]:
+    """Notes on covariates that are masked because nothing can be learnt of them."""
+    columns = [
+        *zip(panel.known_names, scaling.known[:, 0], strict=True),
+        *zip(panel.past_names, scaling.past[0, :, 0], strict=True),  # all series alike
+    ]
+    return [f"{name}: no value in the part that trains, and so masked" for name, mean in columns if np.isnan(mean)]
 
 
 def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:

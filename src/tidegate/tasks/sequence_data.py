@@ -31,13 +31,14 @@ class SequenceScaling(NamedTuple):
 
     @classmethod
     def fit(cls, sequences: Sequences) -> SequenceScaling:
-        """Fit to sequences of numbers."""
+        """Fit to sequences of numbers; a column without a value gets the mean NaN, which masks it later too."""
         values = sequences.values.astype(np.float64)  # (R, C)
         seen = np.isfinite(values)
         count = np.maximum(seen.sum(0), 1)
         mean = np.where(seen, values, 0.0).sum(0) / count
         spread = np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(0) / count)
         spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)  # a constant stays as it is
+        mean[~seen.any(0)] = np.nan  # no weight has learnt of it
         return cls(mean.astype(np.float32), spread.astype(np.float32), np.any(~seen, axis=0))
 
     @property
@@ -48,9 +49,14 @@ class SequenceScaling(NamedTuple):
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Inputs (..., I) of values (..., C): scaled, the mean where missing, and flags."""
         scaled = np.clip((values - self.mean) / self.spread, -LIMIT, LIMIT)
-        known = np.isfinite(values)
+        known = np.isfinite(values) & np.isfinite(self.mean)
         flags = known[..., self.gaps].astype(np.float32)
         return np.concatenate([np.where(known, scaled, 0.0).astype(np.float32), flags], -1)
+
+    def notes(self, columns: Sequence[str]) -> list[str]:
+        """On columns that are masked because nothing can be learnt of them."""
+        lost = [name for name, mean in zip(columns, self.mean, strict=True) if np.isnan(mean)]
+        return [f"{name}: no value in what trains, and so masked" for name in lost]
 
     def tensors(self) -> dict[str, Tensor]:
         """For a run folder."""

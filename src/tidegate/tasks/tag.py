@@ -238,6 +238,7 @@ class Tagger(SequenceLearner):
         if data.tokens is not None:
             self.vocabulary_, self._counts = Vocabulary.fit(trained, c.least)
         self.scaling_ = SequenceScaling.fit(trained) if data.columns else None
+        values += [] if self.scaling_ is None else self.scaling_.notes(data.columns)
         self.notes_ = [about_steps(data, classes, self.vocabulary_), *data.notes, *notes, *values, counts]
 
     # -- the model --------------------------------------------------------------------------------
