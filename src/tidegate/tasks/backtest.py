@@ -65,7 +65,7 @@ def run_backtest(
     models: dict[str, Forecaster] = {config.cell: forecaster}
     for cell in compare:
         if cell not in models:
-            models[cell] = forecaster.twin(cell, windows, progress=progress)
+            models[cell] = forecaster.twin(cell, progress=progress)
     found = {}
     for name, model in models.items():
         rolled = model.rolled(windows)

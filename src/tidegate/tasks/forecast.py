@@ -90,6 +90,7 @@ class Forecaster(Learner):
     calibration_: dict[str, np.ndarray]
     _origins: list[Origins]  # to train on and to stop by
     _rolled: Rolled | None = None
+    _given: Forecaster | None = None  # whose parts and scaling another form of the model takes
 
     def fit(
         self,
@@ -121,11 +122,17 @@ class Forecaster(Learner):
         """
         if target is not None:
             self.set_params(target=as_names("target", target))
+        self._given = None
         return self._fit(data, folder, resume=resume, progress=progress)
 
-    def twin(self, cell: str, windows: Windows, *, progress: bool = False) -> Forecaster:
-        """The same model with another cell, trained on the same data; kept in the run folder."""
-        return self._beside(cell, self._form(cell), windows.panel, progress=progress)
+    def twin(self, cell: str, *, progress: bool = False) -> Forecaster:
+        """The same model with another cell, trained on the data of ``fit``; kept in the run folder."""
+        return self._beside(cell, self._form(cell), lambda: self.windows_for().panel, progress=progress)
+
+    def _like(self, options: dict[str, Any]) -> Self:
+        other = super()._like(options)
+        other._given = self
+        return other
 
     def refit(self, data: Any, *, progress: bool = False) -> Self:
         """Train the chosen setting anew on all data, for as many epochs as were best.
@@ -334,7 +341,20 @@ class Forecaster(Learner):
         )
 
     def _prepare(self, panel: Panel) -> None:
-        """Choose season, horizon and history, part the time, fit the scaling."""
+        """Choose season, horizon and history, part the time, fit the scaling; or take all this from another form."""
+        if self._given is None:
+            self._choose(panel)
+            self._scale(panel)
+        else:
+            self.resolved_, self.notes_ = self.config, [*panel.notes]
+            for name in ("parts_", "panel_facts_", "calendar_", "scaling_"):
+                setattr(self, name, getattr(self._given, name))
+        self.windows_ = self._windows(panel)
+        *self._origins, notes = split(self.windows_, self.parts_)
+        self.notes_ += notes
+
+    def _choose(self, panel: Panel) -> None:
+        """Sets ``resolved_``, ``parts_``, ``calendar_`` and what is kept of the panel."""
         c = self.config
         longest = int(panel.history_ends.max())
         season = c.season or panel.grid.default_season()
@@ -350,19 +370,23 @@ class Forecaster(Learner):
             )
         self.parts_ = Parts(low + round(span * (1 - c.test - c.validation)), low + round(span * (1 - c.test)), end)
         self.panel_facts_ = {"grid": panel.grid.to_dict(), "categories": panel.categories}
-        self.notes_ = [*panel.notes, *about_values(panel)]
         names = calendar_names(panel.grid) if c.calendar else []
         steps = self.parts_.train_end - low
         # A cycle seen less than twice says nothing about its return.
         periods = {name: _period(panel.grid, name) for name in names}
         self.calendar_ = [name for name in names if 2 * periods[name] <= steps]
-        self.scaling_ = Scaling.fit(panel, self.parts_.train_end, self.parts_.test_start, EVER)
-        self.notes_ += about_scaling(self.scaling_, panel)
-        late = [name or c.target[0] for name in learnt_late(panel, self.parts_.train_end)]
-        self.notes_ += _about("{} began or changed too late to be learnt from; each is scaled by itself", late)
-        self.windows_ = self._windows(panel)
-        *self._origins, notes = split(self.windows_, self.parts_)
-        self.notes_ += notes
+
+    def _scale(self, panel: Panel) -> None:
+        """Sets ``scaling_`` and ``notes_``."""
+        train_end, test_start, _ = self.parts_
+        self.scaling_ = Scaling.fit(panel, train_end, test_start, EVER)
+        late = [name or self.config.target[0] for name in learnt_late(panel, train_end)]
+        self.notes_ = [
+            *panel.notes,
+            *about_values(panel),
+            *about_scaling(self.scaling_, panel),
+            *_about("{} began or changed too late to be learnt from; each is scaled by itself", late),
+        ]
 
     def _windows(self, panel: Panel) -> Windows:
         c = self.resolved_

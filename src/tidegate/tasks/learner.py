@@ -26,6 +26,7 @@ from tidegate.tasks.run import (
     check_task,
     check_unchanged,
     digest,
+    digest_of,
     locked,
     make_folder,
     read_config,
@@ -88,6 +89,7 @@ class Learner(Estimator):
     compare_: str | None = None  # as ``Source.compare``
     _digest: str | None = None  # of the file or folder that ``data_`` names
     folder_: Path | None = None
+    _learnt_here = False  # the data of ``fit`` are at hand, and need not be read again
 
     # -- what a task fills in ---------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class Learner(Estimator):
     ) -> Self:
         """Train on data in the task's form."""
         self._prepare(data)
-        self.folder_ = path
+        self.folder_, self._learnt_here = path, True
         with nullcontext() if path is None else locked(make_folder(path)):
             if path is not None:
                 write_config(path, self.task, self.resolved_, self._made_from())
@@ -200,20 +202,32 @@ class Learner(Estimator):
             raise ConfigError(f"--compare knows {', '.join(map(repr, self.forms))}; given {name!r}")
         return self.forms[name]
 
-    def _beside(self, form: str, changed: dict[str, Any], data: Any, *, progress: bool) -> Self:
-        """The same model with other options, trained on these data; kept in the run folder, and gone on with there."""
+    def _beside(self, form: str, changed: dict[str, Any], read: Callable[[], Any], *, progress: bool) -> Self:
+        """The same model with other options, trained on the data of ``fit``; kept in the run folder, and gone on with.
+
+        ``read`` gives these data in the task's form. What the folder holds of other data is trained anew.
+        """
         options: dict[str, Any] = self.resolved_.model_dump() | changed
         if options == self.resolved_.model_dump():
             return self
+        source = self._digest or digest_of(read())
         path = None if self.folder_ is None else self.folder_ / f"compare-{form}"
         begun = False
-        if path is not None and (path / CONFIG).is_file():
+        if path is not None and (path / CONFIG).is_file() and source_of(path).sha256 == source:
             begun = read_config(path, self.Config).model_dump() == options
             if begun and (path / MODEL).is_file():
                 return type(self).load(path)
+        data = read()
+        if not self._learnt_here and self.data_ is not None and self._digest not in (None, digest(self.data_)):
+            raise DataError(
+                f"--compare {form}: {self.data_} has changed since the model was trained on it, and only what has "
+                "learnt from the same data can be compared; leave --compare out, or train again"
+            )
         if progress:
             say([f"beside it: {form}"])
-        return self._like(options)._learn(data, path, resume=begun, progress=progress, notes=False)
+        other = self._like(options)
+        other._digest = source
+        return other._learn(data, path, resume=begun, progress=progress, notes=False)
 
     def _like(self, options: dict[str, Any]) -> Self:
         """A model not yet trained, to be given the same data."""

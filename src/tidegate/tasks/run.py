@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -219,6 +221,19 @@ def digest(data: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     for inner in files_in(path):
         found.update(f"{inner.relative_to(path).as_posix()} {digest(inner)}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def digest_of(data: Any) -> str:
+    """SHA-256 of data in a task's form: a dataclass of arrays, names and notes, which are left out."""
+    found = hashlib.sha256()
+    for field in dataclasses.fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            found.update(f"{field.name} {value.dtype} {value.shape}\n".encode() + value.tobytes())
+        elif field.name != "notes":
+            plain = value.tolist() if isinstance(value, np.ndarray) else value
+            found.update(f"{field.name} {plain!r}\n".encode(errors="surrogateescape"))
     return found.hexdigest()
 
 

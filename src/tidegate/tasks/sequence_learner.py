@@ -209,7 +209,7 @@ class SequenceLearner(Learner):
 
     def twin(self, form: str, *, progress: bool = False) -> Self:
         """Another form of the model, trained on the same sequences; kept in the run folder, and gone on with there."""
-        return self._beside(form, self._form(form), self.training_data(), progress=progress)
+        return self._beside(form, self._form(form), self.training_data, progress=progress)
 
     def _like(self, options: dict[str, Any]) -> Self:
         other = super()._like(options)

@@ -228,7 +228,7 @@ class TextModel(Learner):
         changed = dict(self._form(form))
         if changed["cell"] == "rnn":
             changed["weight_dropout"] = 0.0
-        return self._beside(form, changed, self.training_text(), progress=progress)
+        return self._beside(form, changed, self.training_text, progress=progress)
 
     @property
     def form(self) -> str:
