@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.linear_model import Ridge
 from tables import hourly
 
 from tidegate.data.build import make_panel
 from tidegate.data.windows import Origins, Scaling, Windows
-from tidegate.tasks.baselines import fit_baselines, scaled_truth
+from tidegate.tasks.baselines import PENALTIES, _lines_with_gaps, fit_baselines, scaled_truth
 
 LEVELS = [0.1, 0.5, 0.9]
 HORIZON, SEASON = 30, 24  # farther than one season
@@ -73,6 +74,34 @@ def test_ridge_finds_a_linear_rule():
     truth = np.stack([7 + 2 * k[s : s + 3] for s in origins.step])
     assert np.abs(ridge[..., 1] - truth).mean() < 0.35 * np.abs(naive[..., 1] - truth).mean()
     assert (np.diff(ridge, axis=-1) >= 0).all()
+
+
+def test_ridge_learns_nothing_from_missing_targets():
+    """Half of the values are missing: the known ones of the future must not be mixed with "no change"."""
+    rng = np.random.default_rng(0)
+    whole = hourly(1_200).with_columns(y=pl.Series(10 * np.sin(2 * np.pi * np.arange(1_200) / 24)))
+    windows = windows_of(whole.with_columns(y=pl.when(pl.Series(rng.random(1_200) < 0.5)).then("y")), 12)
+    low = windows.start
+    train, valid = windows.origins(low, low + 900), windows.origins(low + 900, low + 1_100)
+    ridge = fit_baselines(windows, train, valid, LEVELS, 0)["ridge"]
+    origins = at(*range(1_110, 1_180))
+    found = windows.unscale(ridge(origins), origins.series)[..., 0, 1]
+    assert np.abs(found - windows_of(whole, 12).truth(origins)[..., 0]).mean() < 2
+
+
+def test_regressions_with_gaps_are_those_of_the_rows_without():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 20))
+    x -= x.mean(0)
+    y = x @ rng.normal(size=(20, 5)) + rng.normal(size=(300, 5))
+    y[rng.random(300) < 0.3, 0] = y[rng.random(300) < 0.8, 1] = y[:, 2] = np.nan
+    for line, alpha in zip(_lines_with_gaps(x, y), PENALTIES, strict=True):
+        found = line(x)
+        for column in (0, 1, 3, 4):
+            seen = np.isfinite(y[:, column])
+            expected = Ridge(alpha=alpha).fit(x[seen], y[seen, column]).predict(x)
+            np.testing.assert_allclose(found[:, column], expected, atol=1e-9)
+        np.testing.assert_array_equal(found[:, 2], 0)
 
 
 def test_ridge_sees_what_first_happens_late_in_the_table():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
@@ -98,19 +99,48 @@ def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predi
     keep = keep[_distinct(x[:, keep])]
     scaler = StandardScaler()
     x = scaler.fit_transform(x[:, keep])
-    y = np.nan_to_num(scaled_truth(windows, train) - last).reshape(len(train), -1)
+    y = (scaled_truth(windows, train) - last).reshape(len(train), -1)
     checked = sample(valid, 2_000, seed)
     x_valid, last = design(checked)
     y_valid = (scaled_truth(windows, checked) - last).reshape(len(checked), -1)
-    models = [Ridge(alpha=alpha, solver="cholesky").fit(x, y) for alpha in PENALTIES]
-    losses = [np.nanmean(np.abs(m.predict(scaler.transform(x_valid)) - y_valid)) for m in models]
+    models = _lines_with_gaps(x, y) if np.isnan(y).any() else _lines(x, y)
+    losses = [np.nanmean(np.abs(line(scaler.transform(x_valid)) - y_valid)) for line in models]
     best = models[int(np.nanargmin(losses))]
 
     def predict(origins: Origins) -> Array:
         x, last = design(origins)
-        return best.predict(scaler.transform(x)).reshape(len(x), windows.horizon, -1) + last
+        return best(scaler.transform(x)).reshape(len(x), windows.horizon, -1) + last
 
     return predict
+
+
+def _lines(x: Array, y: Array) -> list[Callable[[Array], Array]]:
+    """Ridge regressions of y (n, O) on x (n, I), one a penalty."""
+    return [Ridge(alpha=alpha, solver="cholesky").fit(x, y).predict for alpha in PENALTIES]
+
+
+def _lines_with_gaps(x: Array, y: Array) -> list[Callable[[Array], Array]]:
+    """The same, each column of y on the rows where it is known; the penalties share the products of x."""
+    weights = np.zeros((len(PENALTIES), x.shape[1], y.shape[1]), x.dtype)
+    offsets = np.zeros((len(PENALTIES), 1, y.shape[1]), x.dtype)
+    masks, group = np.unique(np.isfinite(y), axis=1, return_inverse=True)  # (n, G), (O,)
+    whole = x.T @ x
+    for g, seen in enumerate(masks.T):
+        count = int(seen.sum())
+        if count == 0:
+            continue  # nothing says that it is not the last value
+        columns = np.flatnonzero(group == g)
+        mean_x = (seen.astype(x.dtype) @ x) / count
+        mean_y = y[seen][:, columns].mean(0)
+        fewer = x[~seen] if 2 * count > len(x) else x[seen]  # the product of the others is the rest of the whole
+        product = whole - fewer.T @ fewer if 2 * count > len(x) else fewer.T @ fewer
+        product -= count * np.outer(mean_x, mean_x)
+        off = np.where(seen[:, None], y[:, columns] - mean_y, 0).astype(x.dtype)
+        right = x.T @ off
+        for k, alpha in enumerate(PENALTIES):
+            weights[k][:, columns] = cho_solve(cho_factor(product + alpha * np.eye(len(product), dtype=x.dtype)), right)
+            offsets[k][:, columns] = mean_y - mean_x @ weights[k][:, columns]
+    return [lambda x, w=w, b=b: x @ w + b for w, b in zip(weights, offsets, strict=True)]  # type: ignore[misc]
 
 
 def _distinct(x: Array) -> Array:
