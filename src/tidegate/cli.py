@@ -94,12 +94,16 @@ def predict(
 
     if samples < 0:
         raise ConfigError(f"--samples is a number of paths; given {samples}")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"--seed is a number of at least 0; given {seed}")
     check_output(output)
     if output.resolve() == data.expanduser().resolve():
         raise ConfigError(f"--output {output} is DATA itself, which would be lost; give it another name")
     model = load_run(run)
     kind = model.what
     if isinstance(model, Forecaster):
+        if seed is not None and not samples:
+            raise ConfigError("--seed is for sample paths; give --samples too, or leave it out")
         if refit:
             model.refit(data, progress=True)
         frame = model.predict(data, samples=samples, seed=seed or 0)

@@ -271,6 +271,9 @@ def test_other_tables_for_a_run(run, kept, tmp_path):
         run("predict", kept / "base", tmp_path / "none.csv", *words), "--target y: the column holds no value at all"
     )
     refused(run("predict", kept / "base", kept / "good.csv", *words, "--samples", "-1"), "given -1")
+    sampled = run("predict", kept / "base", kept / "good.csv", *words, "--samples", "2", "--seed", "-1")
+    refused(sampled, "--seed is a number of at least 0; given -1")
+    refused(run("predict", kept / "base", kept / "good.csv", *words, "--seed", "1"), "--seed is for sample paths")
     assert not (tmp_path / "f.csv").exists()
 
 

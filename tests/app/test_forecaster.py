@@ -128,6 +128,8 @@ def test_paths_have_the_marginals_of_the_quantiles(model):
     assert_frame_equal(model.predict(TABLE, samples=5, seed=3), model.predict(TABLE, samples=5, seed=3))
     other = model.predict(TABLE, samples=5, seed=4)
     assert not other["y"].equals(model.predict(TABLE, samples=5, seed=3)["y"])
+    with pytest.raises(ConfigError, match="seed is a number of at least 0; given -1"):
+        model.predict(TABLE, samples=5, seed=-1)
 
 
 def test_several_targets():
@@ -149,6 +151,38 @@ def test_static_text(model):
     assert not np.allclose(before.filter(s="b")["y"], after.filter(s="b")["y"], atol=1e-3)
     model.predict(TABLE.with_columns(kind=pl.lit("neither")))
     assert "kind: 'neither' did not occur in training and tells nothing" in model.predict_notes_
+
+
+def test_categories_of_text_that_look_like_numbers(tmp_path):
+    """In a file of its own "01" would be read as 1, which training did not have."""
+    coded = TABLE.with_columns(kind=pl.col("kind").replace({"plus": "01", "minus": "02"}))
+    made = tg.Forecaster(**OPTIONS | {"epochs": 1, "windows": 64}, series="s", static="kind").fit(coded, target="y")
+    coded.write_csv(tmp_path / "coded.csv")
+    assert_frame_equal(made.predict(tmp_path / "coded.csv"), made.predict(coded))
+    assert not any("did not occur" in note for note in made.predict_notes_)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "twice"),
+    [
+        ({"s": "step"}, {"time": None, "series": "step", "target": "y"}, "step"),
+        ({"y": "step"}, {"time": None, "target": "step"}, "step"),
+        ({"k": "y_q0.1"}, {"target": ["y", "y_q0.1"]}, "y_q0.1"),
+        ({}, {"target": "y", "quantiles": [0.1, 0.1000000001, 0.5, 0.9]}, "y_q0.1"),
+    ],
+)
+def test_columns_of_forecasts_that_would_be_there_twice(names, options, twice):
+    table = (TABLE if "s" in names else TABLE.filter(s="a")).rename(names)
+    with pytest.raises(ConfigError, match=f"predictions would have two columns named '{twice}'; rename that of the"):
+        tg.Forecaster(**OPTIONS | {"epochs": 1} | options).fit(table)
+
+
+def test_a_target_named_as_the_column_of_paths():
+    table = TABLE.filter(s="a").select("t", path="y")
+    made = tg.Forecaster(**OPTIONS | {"epochs": 1, "windows": 64}).fit(table, target="path")
+    assert made.predict(table).columns[:2] == ["t", "path"]
+    with pytest.raises(ConfigError, match="predictions would have two columns named 'path'"):
+        made.predict(table, samples=2)
 
 
 def test_an_unseen_series_is_scaled_by_itself(model):

@@ -19,17 +19,26 @@ from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
 from tidegate.data.table import is_pandas, read_table
 from tidegate.data.windows import EVER, Origins, Scaling, Windows, learnt_late
-from tidegate.errors import DataError
+from tidegate.errors import ConfigError, DataError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
-from tidegate.tasks.forecast_data import Parts, about_scaling, about_values, forecast_frame, split, unknown_ahead
+from tidegate.tasks.forecast_data import (
+    Parts,
+    about_scaling,
+    about_values,
+    forecast_columns,
+    forecast_frame,
+    split,
+    unknown_ahead,
+)
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.metrics import intervals
 from tidegate.tasks.network import ForecastNet
+from tidegate.tasks.sequence_data import check_distinct
 from tidegate.training.ensemble import mean_of_quantiles
 from tidegate.training.pretrain import NextStepJob
 
@@ -172,7 +181,10 @@ class Forecaster(Learner):
         self._check_fitted("predict")
         if samples < 0:
             raise ValueError(f"samples is a number of paths, 0 for quantiles; given {samples}")
+        if seed < 0:
+            raise ConfigError(f"seed is a number of at least 0; given {seed}")
         panel = self._read(data, like=self.panel_facts_).extend(self.horizon)
+        check_distinct(forecast_columns(panel, self.config.quantiles, samples))
         windows = self._windows(panel)
         ends = panel.history_ends.astype(np.int64)
         origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
@@ -325,7 +337,8 @@ class Forecaster(Learner):
         c = self.config
         named = [name for name in (c.time, c.series) if name]
         columns = [*c.target, *c.known, *c.past, *c.static, *named]
-        table = read_table(data, columns, text=[c.series] if c.series else [])
+        text = [c.series] if c.series else []
+        table = read_table(data, columns, text=[*text, *(like["categories"] if like else [])])
         options: dict[str, Any] = {"frequency": c.frequency}
         if like is not None:
             options = {"grid": Grid.from_dict(like["grid"]), "categories": like["categories"]}
@@ -342,6 +355,7 @@ class Forecaster(Learner):
 
     def _prepare(self, panel: Panel) -> None:
         """Choose season, horizon and history, part the time, fit the scaling; or take all this from another form."""
+        check_distinct(forecast_columns(panel, self.config.quantiles))
         if self._given is None:
             self._choose(panel)
             self._scale(panel)

@@ -16,6 +16,8 @@ from tidegate.data.panel import Panel
 from tidegate.data.windows import Origins, Scaling, Windows
 from tidegate.errors import DataError
 
+STEP, PATH = "step", "path"  # columns of forecasts: where there is no --time, and with sample paths
+
 
 class Parts(NamedTuple):
     """Grid indices that part the time: training, validation, test."""
@@ -114,27 +116,39 @@ def unknown_ahead(panel: Panel, horizon: int) -> list[str]:
     ]
 
 
+def forecast_columns(panel: Panel, levels: Sequence[float], samples: int = 0) -> list[str]:
+    """Names of the columns of ``forecast_frame``."""
+    places = [*([panel.series_name] if panel.series_name is not None else []), panel.time_name or STEP]
+    if samples:
+        return [*places, PATH, *panel.target_names]
+    return [*places, *panel.target_names, *(_level(name, q) for name in panel.target_names for q in levels)]
+
+
+def _level(name: str, q: float) -> str:
+    return f"{name}_q{q:g}"
+
+
 def forecast_frame(
     panel: Panel, origins: Origins, values: np.ndarray, levels: Sequence[float], samples: int = 0
 ) -> pl.DataFrame:
     """Forecasts (S, h, C, Q or samples) as a long table."""
     count, h = values.shape[:2]
     index = (panel.first[origins.series] + origins.step)[:, None] + np.arange(h)  # (S, h)
-    stamps = pl.Series(panel.time_name or "step", panel.grid.timestamps(index.reshape(-1)))
+    stamps = pl.Series(panel.time_name or STEP, panel.grid.timestamps(index.reshape(-1)))
     columns = [stamps.dt.replace_time_zone("UTC") if panel.grid.zone else stamps]
     if panel.series_name is not None:
         names = [panel.names[s] for s in origins.series for _ in range(h)]
         columns.insert(0, pl.Series(panel.series_name, names, dtype=pl.String))
     frame = pl.DataFrame(columns)
     if samples:
-        paths = pl.concat([frame.with_columns(path=pl.lit(k + 1)) for k in range(samples)])
+        paths = pl.concat([frame.with_columns(pl.lit(k + 1).alias(PATH)) for k in range(samples)])
         flat = values.transpose(3, 0, 1, 2).reshape(samples * count * h, -1)
         return paths.with_columns(pl.Series(name, flat[:, c]) for c, name in enumerate(panel.target_names))
     for c, name in enumerate(panel.target_names):
         flat = values[:, :, c].reshape(count * h, -1)
         frame = frame.with_columns(
             pl.Series(name, flat[:, levels.index(0.5)]),
-            *(pl.Series(f"{name}_q{q:g}", flat[:, k]) for k, q in enumerate(levels)),
+            *(pl.Series(_level(name, q), flat[:, k]) for k, q in enumerate(levels)),
         )
     return frame
 
