@@ -5,6 +5,8 @@ import gzip
 import io
 import os
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import polars as pl
@@ -144,6 +146,51 @@ def test_pandas():
     assert read_table(pd.DataFrame({"a": [1, "x", None]}))["a"].to_list() == ["1", "x", None]
     with pytest.raises(DataError, match="^the data frame has no column 'A'; did you mean 'a'"):
         read_table(many.rename(columns={"y": "a"}), ["A"])
+
+
+WITHOUT_PYARROW = """
+import importlib.machinery as machinery, sys
+find = machinery.PathFinder.find_spec
+machinery.PathFinder.find_spec = classmethod(
+    lambda cls, name, *more: None if name.split(".")[0] == "pyarrow" else find(name, *more)
+)
+"""
+EVERY_KIND = """
+import datetime as dt
+import pandas as pd, polars as pl
+from tidegate.data.table import as_given, read_table
+times = pd.to_datetime(["2020-01-01 03:00", None])
+table = pd.DataFrame({
+    "i": [1, 2], "f": [1.5, None], "I": pd.Series([1, None], dtype="Int64"), "b": [True, False],
+    "s": ["é", None], "o": pd.Series(["a", None], dtype=object), "n": pd.Series([1, 2.5], dtype=object),
+    "c": pd.Categorical(["x", None]), "t": times, "z": times.tz_localize("Europe/Berlin"),
+    "d": [dt.date(2020, 1, 1), None],
+})
+frame = read_table(table)
+moment = dt.datetime(2020, 1, 1, 3)
+assert frame.select(pl.exclude("z")).rows() == [
+    (1, 1.5, 1, True, "é", "a", 1.0, "x", moment, dt.date(2020, 1, 1)),
+    (2, None, None, False, None, None, 2.5, None, None, None),
+], frame.rows()
+assert frame["z"].dtype == pl.Datetime("us", "Europe/Berlin")
+assert frame["z"][0].replace(tzinfo=None) == moment and frame["z"][1] is None
+back = as_given(frame, table)
+kinds = [str(kind) for kind in back.dtypes]
+assert kinds[:4] == ["int64", "float64", "float64", "bool"] and kinds[6:] == [
+    "float64", "category", "datetime64[us]", "datetime64[us, Europe/Berlin]", "datetime64[ms]"
+], kinds
+for name in table:
+    assert back[name].isna().tolist() == table[name].isna().tolist(), name
+    assert back[name][0] == (pd.Timestamp(table[name][0]) if name == "d" else table[name][0]), name
+print("pyarrow" in sys.modules)
+"""
+
+
+def test_pandas_needs_no_pyarrow():
+    for script, found in ((WITHOUT_PYARROW + EVERY_KIND, "False"), ("import sys\n" + EVERY_KIND, None)):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert found in (None, done.stdout.strip())
 
 
 def test_polars_and_others():

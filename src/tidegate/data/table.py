@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from tidegate.data.atomic import atomic_write, why
+from tidegate.data.pandas_table import from_column, to_pandas
 from tidegate.errors import DataError, TidegateError
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ def read_table(
 def is_pandas(data: Any) -> bool:
     """Is it of pandas, which is not imported to find out?"""
     return type(data).__module__.split(".")[0] == "pandas"
+
+
+def as_given(frame: pl.DataFrame, data: Any) -> Any:
+    """A result as a data frame of the kind that came in: polars for a file."""
+    return to_pandas(frame) if is_pandas(data) else frame
 
 
 def write_table(frame: pl.DataFrame, path: str | Path) -> None:
@@ -325,18 +331,7 @@ def _from_pandas(source: Any, wanted: list[str] | None) -> pl.DataFrame:
         raise DataError(f"the data frame has more than one column named '{twice}'; rename one of them")
     check_columns(wanted, names, "the data frame")
     places = [names.index(n) for n in (names if wanted is None else wanted)]
-    return pl.DataFrame([_pandas_column(names[i], frame.iloc[:, i]) for i in places])
-
-
-def _pandas_column(name: str, values: Any) -> pl.Series:
-    import pandas as pd
-
-    if isinstance(values.dtype, pd.PeriodDtype):
-        values = values.dt.to_timestamp()
-    try:
-        return pl.Series(name, pl.from_pandas(values))
-    except (ValueError, TypeError, *_POLARS_ERRORS):  # numbers and text in one column: as text, checked later
-        return pl.Series(name, [None if v is None or v is pd.NA or v != v else str(v) for v in values], dtype=pl.String)
+    return pl.DataFrame([from_column(names[i], frame.iloc[:, i]) for i in places])
 
 
 # --- small things --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tidegate.data.sequences import Sequences, from_arrays, from_folder, from_table, per_sequence
-from tidegate.data.table import is_pandas
+from tidegate.data.table import as_given
 from tidegate.errors import ConfigError
 from tidegate.tasks.classify_config import FORMS, ClassifyConfig
 from tidegate.tasks.classify_data import (
@@ -138,7 +138,7 @@ class Classifier(SequenceLearner):
         if not self._is_table(data):
             return self.classes_[p.argmax(1)]
         frame = label_frame(sequences, p, self.classes_, self.resolved_)
-        return frame.to_pandas() if is_pandas(data) else frame
+        return as_given(frame, data)
 
     def predict_proba(self, data: Any) -> np.ndarray:
         """Calibrated probabilities (N, K), in the order of ``classes_``."""

@@ -17,7 +17,7 @@ from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
 from tidegate.data.grid import Grid
 from tidegate.data.panel import Panel
-from tidegate.data.table import is_pandas, read_table
+from tidegate.data.table import as_given, read_table
 from tidegate.data.windows import EVER, Origins, Scaling, Windows, learnt_late
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks import calibration
@@ -209,7 +209,7 @@ class Forecaster(Learner):
         else:
             values = windows.unscale(quantiles, origins.series)  # (S, h, C, Q)
         frame = forecast_frame(panel, origins, values, self.config.quantiles, samples)
-        return frame.to_pandas() if is_pandas(data) else frame
+        return as_given(frame, data)
 
     def evaluate(self, data: Any = None, *, compare: Sequence[str] = (), progress: bool = False) -> dict[str, Any]:
         """Rolling-origin backtest on the untouched last part, beside baselines.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tidegate.data.table import is_pandas
+from tidegate.data.table import as_given
 from tidegate.data.tagged import COLUMNS, TaggedSequences, from_columns, from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
 from tidegate.tasks.classify_metrics import fit_temperature
@@ -145,7 +145,7 @@ class Tagger(SequenceLearner):
         if not self._is_table(data):
             return np.split(self.classes_[p.argmax(1)], sequences.offsets[1:-1])
         frame = tag_frame(sequences, p, self.classes_, self.resolved_)
-        return frame.to_pandas() if is_pandas(data) else frame
+        return as_given(frame, data)
 
     def predict_proba(self, data: Any) -> list[np.ndarray]:
         """Calibrated probabilities of each sequence (T, K), in the order of ``classes_``; steps sorted by time."""
