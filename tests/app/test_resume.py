@@ -17,6 +17,7 @@ import torch
 from tables import hourly
 
 from tidegate.cli import main
+from tidegate.training import loop
 from tidegate.training.checkpoint import load_tensors
 
 EPOCHS, BATCHES = 3, 30
@@ -99,6 +100,27 @@ def test_ctrl_c_and_resume_as_told(uninterrupted, tmp_path):
     program, *words = shlex.split(told)
     assert program == "tidegate"
     main(words)
+    assert_same(run, uninterrupted / "run")
+
+
+def test_stopped_between_the_two_files_of_the_last_epoch(uninterrupted, tmp_path, monkeypatch):
+    """Nothing is trained after the last checkpoint, so that the history must be written without it."""
+    run = tmp_path / "run"
+
+    def once(write, ended):
+        def stops(*words):
+            write(*words)
+            if ended(words):
+                raise KeyboardInterrupt
+
+        return stops
+
+    monkeypatch.setattr(loop, "_save", once(loop._save, lambda words: words[-1].epoch == EPOCHS))
+    monkeypatch.setattr(loop, "_write_history", once(loop._write_history, lambda words: len(words[1]) == EPOCHS))
+    with pytest.raises(SystemExit, match="130"):
+        main(["train", "forecast", str(uninterrupted / "a.csv"), *OPTIONS, "--out", str(run)])
+    monkeypatch.undo()
+    main(["train", "forecast", "--resume", "--out", str(run)])
     assert_same(run, uninterrupted / "run")
 
 

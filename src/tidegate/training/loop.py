@@ -142,6 +142,8 @@ def train(
             ) from None
         if isinstance(job, CarryingJob):
             job.load_state_dict(carried, device)
+        if place.history and accelerator.is_main_process:
+            _write_history(path.with_name(HISTORY), place.history)  # it may have stopped just before it wrote this
 
     def checkpoint() -> None:
         if path is not None and accelerator.is_main_process:
