@@ -98,6 +98,10 @@ def test_weight_dropout_reaches_the_layer():
     assert torch.equal(net.eval()(batch), net(batch))
     forecaster = tg.Forecaster(target="y", time="t", horizon=4, history=12, windows=32, **SMALL, weight_dropout=0.5)
     assert forecaster.fit(hourly()).model_.recurrent.weight_dropout == 0.5
+    assert forecaster.twin("rnn").resolved_.cell == "rnn"  # made of the same options, this one left aside
+    for made, table in ((forecaster, hourly()), (tg.Classifier(**WAVES, **SMALL, weight_dropout=0.5), waves())):
+        with pytest.raises(ConfigError, match="weight_dropout is an option of the LSTM; the vanilla RNN has none"):
+            made.set_params(cell="rnn").fit(table)
 
 
 def test_variational_dropout_is_one_mask_a_sequence():

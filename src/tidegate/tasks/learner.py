@@ -155,6 +155,8 @@ class Learner(Estimator):
 
     def _fit(self, data: Any, folder: str | Path | None, *, resume: bool, progress: bool) -> Self:
         check_precision(self.config)
+        if getattr(self.config, "cell", None) == "rnn" and getattr(self.config, "weight_dropout", 0):
+            raise ConfigError("weight_dropout is an option of the LSTM; the vanilla RNN has none")
         path = None if folder is None else Path(folder)
         if resume and path is not None:
             check_task(path, self.task)
