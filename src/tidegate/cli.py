@@ -56,9 +56,12 @@ def evaluate(
         The table; the one that the run was trained on by default. Rows after it are scored too. Scores on another
         one are kept apart, in evaluations/ in the run folder.
     compare
-        Train another form of the model too, and put it beside; for forecasts, rnn or lstm.
+        Train another form of the model too, and put it beside; for forecasts, rnn or lstm. Those that the run has
+        trained already stand beside its own scores in any case.
     """
-    report(load_run(run), run, data, compare or ())
+    model = load_run(run)
+    beside = model.compared if model.is_own(data) else []
+    report(model, run, data, list(dict.fromkeys([*(compare or ()), *beside])))
 
 
 @app.command
@@ -173,7 +176,7 @@ def export(
     out: Path,
     format: Literal["onnx"] = "onnx",
 ) -> None:
-    """Write a run's whole model in another format, checked on data before it is written.
+    """Write a run's whole forecaster in another format, checked on data before it is written.
 
     Parameters
     ----------

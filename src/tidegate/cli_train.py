@@ -120,18 +120,18 @@ def train_model(
     """Train into a run folder, then score on the untouched part."""
     model.check_comparisons(compare)
     check_scored(model, compare)
+    again = f"tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
     if not resume:
-        check_free(folder)
+        check_free(folder, "--resume" if command is None else again)
         model.command_ = command or shlex.join(["tidegate", *sys.argv[1:]])
     model.compare_ = ",".join(compare) or None
     try:
         model.fit(data, folder=folder, resume=resume, progress=True)
+        report(model, folder, None, model.compare_.split(",") if model.compare_ else ())
     except KeyboardInterrupt:
         if (folder / "config.toml").is_file():
-            said = f"interrupted; go on with: tidegate train {model.task} --resume --out {shlex.quote(str(folder))}"
-            err.print(escape(said), highlight=False, soft_wrap=True)
+            err.print(escape(f"interrupted; go on with: {again}"), highlight=False, soft_wrap=True)
         raise
-    report(model, folder, None, model.compare_.split(",") if model.compare_ else ())
     if command is None:
         say(f"Next: tidegate predict {shlex.quote(str(folder))} {shlex.quote(str(data))} -o {model.what}.csv")
 

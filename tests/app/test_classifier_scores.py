@@ -140,6 +140,7 @@ def test_the_report(run, tmp_path):
     for name in ("LSTM", "LSTM, steps shuffled", "majority", "logistic regression"):
         assert f"\n{name} " in result.out
     assert "What order is worth: with the steps of each sequence in random order, in training too, " in result.out
+    assert "Intervals rest on 2 groups only, and are too narrow" in result.out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["test"]["sequences"] == np.sum(metrics["confusion"])
     assert (tmp_path / "run" / "confusion.png").read_bytes()[:4] == b"\x89PNG"

@@ -194,11 +194,32 @@ def test_folders_that_hold_something_are_left_alone(run, kept, tmp_path):
     words = ["train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out"]
     refused(run(*words, tmp_path), "is not empty, and a run needs a folder of its own; give another --out")
     refused(run(*words, kept / "base"), "holds a run already; give another --out, or --resume to go on with it")
+    again = f"or tidegate train forecast --resume --out {kept / 'base'} to go on with it"
+    assert again in run("demo", "--out", kept / "base").err
     refused(run(*words, tmp_path / "README.md"), "cannot make the folder")
     refused(run(*words[:3], "--resume", "--out", tmp_path), "holds no run to go on with (it has no config.toml)")
     changed = ["--resume", "--out", kept / "base", "--horizon", "5"]
     refused(run("train", "forecast", *changed), "it cannot change --horizon")
     assert files(tmp_path) == {"README.md": b"mine"}
+
+
+def test_ctrl_c_beside_the_model_says_how_to_go_on(run, kept, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tidegate.cli_train.report", interrupted)
+    found = run("train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run")
+    assert f"interrupted; go on with: tidegate train forecast --resume --out {tmp_path / 'run'}" in found.err
+
+
+def test_marks_of_missing_values_are_noted(run, tmp_path):
+    table = hourly(240)
+    table = table.with_columns(y=pl.when(pl.int_range(240) % 60 == 7).then(-999.0).otherwise(pl.col("y")))
+    table.write_csv(tmp_path / "t.csv")
+    found = run("train", "forecast", tmp_path / "t.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run")
+    said = "y is -999 in 4 rows, far below all others; if that stands for a missing value, leave those cells empty"
+    assert said in found.err.replace("\n", " ")
+    assert said in run("predict", tmp_path / "run", tmp_path / "t.csv", "-o", tmp_path / "p.csv").out
 
 
 # --- run folders ---------------------------------------------------------------------------------------------

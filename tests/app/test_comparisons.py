@@ -95,3 +95,13 @@ def test_a_run_that_does_not_say_what_its_data_were(tmp_path):
     said.write_text(json.dumps(json.loads(said.read_text()) | {"sha256": None}))
     first = tg.Forecaster.load(tmp_path / "run").twin("rnn")
     assert tg.Forecaster.load(tmp_path / "run").twin("rnn").training_ == first.training_  # with its seconds
+
+
+def test_scores_keep_beside_them_what_was_trained(run, tmp_path):
+    fitted(hourly(240), tmp_path).twin("rnn")
+    assert run("evaluate", tmp_path / "run").code == 0
+    assert "RNN" in json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]
+    hourly(240, seed=1).write_csv(tmp_path / "table.csv")  # of other data, as the run itself may be trained anew
+    (tmp_path / "run" / "compare-rnn" / "data.json").unlink()
+    assert run("evaluate", tmp_path / "run").code == 0
+    assert "RNN" not in json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]

@@ -102,7 +102,7 @@ CASES = [
     ),
     # a time twice
     (
-        {"t": [*HOURS[:3], HOURS[2]], "y": Y, "city": list("abcd")},
+        {"t": [*HOURS[:3], HOURS[2]], "y": list("1234"), "city": list("abcd")},
         {"time": "t"},
         "--time t: the table has 2 rows at 2020-01-01 06:00 (rows 3, 4); did you forget --series, "
         "such as --series city?",

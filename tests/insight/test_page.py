@@ -222,6 +222,19 @@ def test_pictures_take_any_name():
     assert png(Figure("k", "$t", "", {"": [Chart("a_$", "$", "_", [mark], sideways=True)]})).startswith(b"\x89PNG")
 
 
+def test_of_many_named_steps_some_are_named(monkeypatch):
+    from matplotlib.figure import Figure as Canvas
+
+    seen = []
+    monkeypatch.setattr(Canvas, "savefig", lambda canvas, *a, _save=Canvas.savefig, **k: (
+        _save(canvas, *a, **k), seen.append([len(f.axes[0].get_xticks()) for f in canvas.subfigs]),
+    ))  # fmt: skip
+    for steps in (15, 200):
+        mark = Mark("bars", np.array([f"{n} 'a'" for n in range(steps)]), np.ones(steps), "", "gain")
+        png(Figure("k", "", "", {"": [Chart("", "", "", [mark])]}))
+    assert seen == [[15], [10]]
+
+
 def test_dates_of_any_span_have_ticks():
     """Matplotlib warns where no step of time gives few enough ticks."""
     for unit, most in (("s", 130), ("m", 130), ("h", 130), ("D", 100), ("M", 60), ("Y", 30)):

@@ -116,6 +116,14 @@ def test_a_feature_that_training_had_no_value_of_is_masked():
     np.testing.assert_array_equal(scaling.apply(given), [[0, 0, 0], [0, 0, 0]])  # v, w, and the flag of w
 
 
+def test_a_few_absurd_values_do_not_spoil_a_feature():
+    values = np.random.default_rng(0).normal(3, 2, (5_000, 1)).astype(np.float32)
+    plain = SequenceScaling.fit(from_arrays([values]))
+    values[::2_500] = 1e9
+    spoilt = SequenceScaling.fit(from_arrays([values]))
+    np.testing.assert_allclose([*spoilt.mean, *spoilt.spread], [*plain.mean, *plain.spread], rtol=1e-2)
+
+
 @pytest.mark.parametrize("task", [tg.Classifier, tg.Tagger])
 def test_a_masked_feature_is_noted_and_tells_nothing(task):
     tags = [["up"] * 3, ["down"] * 3] * 10

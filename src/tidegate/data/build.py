@@ -81,7 +81,8 @@ def make_panel(
     notes: list[str] = []
     names, codes = _series(df, series, rows)
     stamps = _times(df, time, codes, rows)
-    order = _order(codes, stamps, rows, names, time, series, notes, df)
+    used = [c for role in roles.values() for c in role] + ([time] if time else [])
+    order = _order(codes, stamps, rows, names, time, series, notes, df.drop(used))
     fixed = grid or (parse_frequency(frequency) if frequency else None)
     stamps, order, place = _place(stamps, order, fixed, grid is not None, time, notes)
     index = _locate(order, place, rows, names, grid is not None, frequency is not None, time)
@@ -189,9 +190,9 @@ def _times(df: pl.DataFrame, time: str | None, codes: Ints, rows: Rows) -> Times
 
 def _order(
     codes: Ints, stamps: Times, rows: Rows, names: list[str], time: str | None, series: str | None,
-    notes: list[str], df: pl.DataFrame,
+    notes: list[str], others: pl.DataFrame,
 ) -> _Order:  # fmt: skip
-    """Sort by series and time; refuse a time that a series has twice."""
+    """Sort by series and time; refuse a time that a series has twice. ``others``: columns without a role."""
     order = np.argsort(codes, kind="stable")
     same = np.diff(codes[order]) == 0
     step = np.diff(stamps.moments[order])
@@ -206,7 +207,7 @@ def _order(
         moment, code = stamps.moments[order[i]], codes[order[i]]
         at = np.flatnonzero((codes == code) & (stamps.moments == moment))
         listed = ", ".join(str(rows.number(j)) for j in at[:5]) + (", ..." if len(at) > 5 else "")
-        text = [c for c in df.columns if df[c].dtype in (pl.String, pl.Categorical, pl.Enum) and c != time]
+        text = [c for c in others.columns if others[c].dtype in (pl.String, pl.Categorical, pl.Enum)]
         such = f", such as --series {text[0]}" if text else ""
         hint = "did you forget --series" + such + "?" if series is None else "keep one row for each series and time"
         if stamps.calendar and stamps.zone is None and 0 < moment % DAY < 4 * HOUR:

@@ -51,8 +51,8 @@ class Scaling:
             list(panel.names),
             _lend(target, target),
             _mask(_lend(past, past), np.isnan(seen).all(0)),
-            _mask(_moments(known), np.isnan(known).all(0)),
-            _moments(panel.static),
+            _mask(moments(known), np.isnan(known).all(0)),
+            moments(panel.static),
         )
 
     def for_panel(self, panel: Panel, end: int) -> Scaling:
@@ -110,15 +110,15 @@ def _by_series(panel: Panel, values: np.ndarray, *ends: int) -> np.ndarray:
     """
     found = []
     for a, b, first in _spans(panel):
-        moments, untold = np.zeros((values.shape[1], 2)), np.ones(values.shape[1], bool)
+        told, untold = np.zeros((values.shape[1], 2)), np.ones(values.shape[1], bool)
         for end in ends:
             part = values[a : a + max(0, min(b - a, end - first))]
-            moments[untold] = _moments(part[:, untold])
-            moments[np.isfinite(part).sum(0) < FEW, 1] = np.nan
+            told[untold] = moments(part[:, untold])
+            told[np.isfinite(part).sum(0) < FEW, 1] = np.nan
             untold &= _untold(part)
             if not untold.any():
                 break
-        found.append(moments)
+        found.append(told)
     return np.stack(found)
 
 
@@ -147,10 +147,10 @@ def _mask(moments: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.stack([np.where(columns, np.nan, moments[..., 0]), moments[..., 1]], -1)
 
 
-def _moments(values: np.ndarray) -> np.ndarray:
+def moments(values: np.ndarray, most: float = 10.0) -> np.ndarray:
     """Mean and standard deviation of each column, missing values left out: (n, C) to (C, 2).
 
-    What lies more than ten standard deviations off is left out of a second reckoning.
+    What lies more than ``most`` standard deviations off is left out of a second reckoning.
     """
     seen = np.isfinite(values)
     filled = np.where(seen, values, 0.0).astype(np.float64)
@@ -158,7 +158,7 @@ def _moments(values: np.ndarray) -> np.ndarray:
         count = np.maximum(seen.sum(0), 1)
         mean = np.where(seen, filled, 0.0).sum(0) / count
         spread = np.sqrt((np.where(seen, filled - mean, 0.0) ** 2).sum(0) / count)
-        seen &= np.abs(filled - mean) <= 10 * spread
+        seen &= np.abs(filled - mean) <= most * spread
     spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-30), spread, 1.0)  # a constant stays as it is
     return np.stack([mean, spread], -1)
 

@@ -16,6 +16,7 @@ COLOURS = {
 }  # fmt: skip
 PAPER = "#ffffff"
 MOST_NAMES = 12  # rows of a heat map that are named
+MOST_STEPS = 20  # steps with a name each, such as a text's bytes, that are all named
 
 
 def png(figure: Figure) -> bytes:
@@ -59,7 +60,8 @@ def _draw(part: Any, chart: Chart) -> None:
         axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     if chart.sideways:
         axis.invert_yaxis()
-    _times(axis, chart.marks[0].x if chart.marks else np.empty(0))
+    if not chart.sideways:
+        _times(axis, chart.marks[0].x if chart.marks else np.empty(0))
     axis.set_title(drawn(chart.title), loc="left", fontsize=10)
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -127,3 +129,7 @@ def _times(axis: Any, x: np.ndarray) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif x.dtype.kind == "U" and len(x) > MOST_STEPS:
+        from matplotlib.ticker import FixedLocator
+
+        axis.xaxis.set_major_locator(FixedLocator(range(0, len(x), -(-len(x) // (MOST_STEPS // 2)))))

@@ -21,6 +21,8 @@ from tidegate.training.progress import say
 if TYPE_CHECKING:
     from tidegate.tasks.classify import Classifier
 
+FEW_GROUPS = 8  # below which drawing them again tells too little of how they differ
+
 
 def evaluate(
     model: Classifier, sequences: Sequences, *, compare: Sequence[str] = (), progress: bool = False
@@ -82,8 +84,13 @@ def _baselines(model: Classifier) -> dict[str, Any]:
 
 
 def sentences(metrics: dict[str, Any], form: str) -> list[str]:
-    """How sure the model says it is, and what order is worth where that was measured."""
+    """How sure the model says it is, what intervals of few groups are worth, and order where that was measured."""
     found, shuffled = [sureness(metrics, form)], metrics["models"].get(f"{form}, steps shuffled")
+    groups = metrics["test"]["groups"]
+    if groups is not None and groups < FEW_GROUPS:
+        found.append(
+            f"Intervals rest on {groups} group{'s' * (groups > 1)} only, and are too narrow; others may differ more."
+        )
     if shuffled is not None:
         own, other = metrics["models"][form]["overall"], shuffled["overall"]
         found.append(

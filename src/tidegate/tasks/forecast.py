@@ -31,6 +31,7 @@ from tidegate.tasks.forecast_data import (
     about_values,
     forecast_columns,
     forecast_frame,
+    marks_of_missing,
     split,
     unknown_ahead,
 )
@@ -189,7 +190,8 @@ class Forecaster(Learner):
         ends = panel.history_ends.astype(np.int64)
         origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
-        self.predict_notes_ = [*panel.notes, *_about("{} have no known target and are skipped", empty)]
+        self.predict_notes_ = [*panel.notes, *marks_of_missing(panel)]
+        self.predict_notes_ += _about("{} have no known target and are skipped", empty)
         self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
         short = [f"{n} ({end})" for n, end in zip(panel.names, ends.tolist(), strict=True) if 0 < end < windows.history]
         fewer = f"have fewer than the {windows.history} steps that the model reads, and the others are masked"

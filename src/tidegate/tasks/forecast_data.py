@@ -16,6 +16,7 @@ from tidegate.data.panel import Panel
 from tidegate.data.windows import Origins, Scaling, Windows
 from tidegate.errors import DataError
 
+MARKS = ("-99", "-99.9", "-999", "-999.9", "-9999", "-9999.9", "-99999")  # that tables give for missing values
 STEP, PATH = "step", "path"  # columns of forecasts: where there is no --time, and with sample paths
 
 
@@ -51,6 +52,28 @@ def about_values(panel: Panel) -> list[str]:
                 f"{column}: the largest value, {largest:.3g}, is over a million times as large as nearly all others; "
                 "if it is a mistake, leave it empty"
             )
+    return notes + marks_of_missing(panel)
+
+
+def marks_of_missing(panel: Panel) -> list[str]:
+    """Notes on columns whose least value is -999 or the like, far below all others."""
+    notes = []
+    for names, values in (
+        (panel.target_names, panel.targets), (panel.known_names, panel.known), (panel.past_names, panel.past)
+    ):  # fmt: skip
+        for column, one in zip(names, values.T, strict=True):
+            seen = one[np.isfinite(one)]
+            low = seen.min(initial=np.inf)
+            others = seen[seen > low]
+            if f"{low:g}" not in MARKS or not len(others):
+                continue
+            first, third = np.quantile(others, (0.25, 0.75))
+            if others.min() - low > 3 * (third - first):
+                count = len(seen) - len(others)
+                notes.append(
+                    f"{column} is {low:g} in {count:,} row{'s' * (count > 1)}, far below all others; "
+                    "if that stands for a missing value, leave those cells empty"
+                )
     return notes
 
 

@@ -231,6 +231,14 @@ class Learner(Estimator):
         other._digest = source
         return other._learn(data, path, resume=begun, progress=progress, notes=False)
 
+    @property
+    def compared(self) -> list[str]:
+        """Other forms that the run folder holds, trained on the data of ``fit``."""
+        if self.folder_ is None or self._digest is None:
+            return []
+        kept = {form: self.folder_ / f"compare-{form}" for form in self.forms}
+        return [f for f, path in kept.items() if (path / MODEL).is_file() and source_of(path).sha256 == self._digest]
+
     def _like(self, options: dict[str, Any]) -> Self:
         """A model not yet trained, to be given the same data."""
         other = type(self)(**options)

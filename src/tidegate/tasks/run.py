@@ -166,8 +166,10 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"another process is training in {folder}; wait for it, or give another --out") from None
 
 
-def check_free(folder: str | Path) -> None:
+def check_free(folder: str | Path, resume: str = "--resume") -> None:
     """Refuse a folder that holds a run, or anything else that a new run would mix with.
+
+    ``resume`` is what goes on with a run.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def check_free(folder: str | Path) -> None:
     if (folder / CONFIG).is_file() and SOURCE in held:
         if held <= {CONFIG, SOURCE}:
             return  # a run that stopped before its first checkpoint
-        raise ConfigError(f"{folder} holds a run already; give another --out, or --resume to go on with it")
+        raise ConfigError(f"{folder} holds a run already; give another --out, or {resume} to go on with it")
     if held:
         raise ConfigError(f"{folder} is not empty, and a run needs a folder of its own; give another --out")
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from tidegate.data.columns import percent
 from tidegate.data.sequences import Sequences
+from tidegate.data.windows import moments
 from tidegate.errors import ConfigError, DataError
 
+ABSURD = 30.0  # what lies so many standard deviations off, as 1e9 among small numbers does, scales no others
 LIMIT = 10.0  # a value further than this many standard deviations off is cut there
 SORTED = 16  # batches among which sequences are sorted by length, so that little is padded
 
@@ -32,12 +34,8 @@ class SequenceScaling(NamedTuple):
     @classmethod
     def fit(cls, sequences: Sequences) -> SequenceScaling:
         """Fit to sequences of numbers; a column without a value gets the mean NaN, which masks it later too."""
-        values = sequences.values.astype(np.float64)  # (R, C)
-        seen = np.isfinite(values)
-        count = np.maximum(seen.sum(0), 1)
-        mean = np.where(seen, values, 0.0).sum(0) / count
-        spread = np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(0) / count)
-        spread = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-6), spread, 1.0)  # a constant stays as it is
+        seen = np.isfinite(sequences.values)  # (R, C)
+        mean, spread = moments(sequences.values, ABSURD).T
         mean[~seen.any(0)] = np.nan  # no weight has learnt of it
         return cls(mean.astype(np.float32), spread.astype(np.float32), np.any(~seen, axis=0))
 

@@ -156,7 +156,8 @@ def sentences(metrics: dict[str, Any], form: str) -> list[str]:
         ahead, low, high = one["bits_per_byte"], one["low"], one["high"]
         if size < FEWEST:
             few = f"on {size} bytes, too few to tell them apart"
-            found.append(f"{form} is {ahead:+.3f} bits per byte ahead of {name} {few}.")
+            where = "behind" if ahead < 0 else "ahead of"
+            found.append(f"{form} is {abs(ahead):.3f} bits per byte {where} {name} {few}.")
             continue
         verdict = "ahead of" if low > 0 else "behind" if high < 0 else "level with"
         found.append(
