@@ -3,8 +3,8 @@
 // exp(x) = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2, where e^r - 1 is a polynomial in r
 // (float: minimax for the relative error, degree 6, 2^-26; double: Taylor to degree 13, error below 2^-57).
 // In float its two halves are summed apart: a short chain of operations counts for more than their number. And several
-// values go step by step beside each other: operations that stand far behind what they wait for fill a processor's queues,
-// and it no longer sees the next ones.
+// values go step by step beside each other: operations close behind what they wait for would fill a processor's queues, and
+// it would not see the next ones.
 // Maximal errors, enforced over the whole range by tests/native/test_accuracy.py:
 // float sigmoid 2.5 ulp, tanh 3.5 ulp; double sigmoid 3 ulp, tanh 4 ulp. NaN stays NaN, the limits are exact.
 #pragma once

@@ -212,9 +212,12 @@ struct Forward {
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) acc[u][r][v] = acc[u][r][v] + load(input[r] + (u * 4 + v) * N);
     if (!plain || z.units(block + U - 1) < N) return finish_tile<false>(acc, first, block);
-    if constexpr (R * U < 3) return finish_tile<true>(acc, first, block);
-    tile_store<S, R, 4>(acc[0], own, 4 * N);
-    finish_rows(own, R, first, block);
+    if constexpr (R * U < 3) {
+      finish_tile<true>(acc, first, block);
+    } else {
+      tile_store<S, R, 4>(acc[0], own, 4 * N);
+      finish_rows(own, R, first, block);
+    }
   }
 
   template <bool PLAIN, int R, int U>
