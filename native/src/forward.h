@@ -371,6 +371,10 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     }
   }
 
+  // Where a thread's last call ended, this one begins: those weights are still in the cache.
+  static thread_local int64_t turn = 0;
+  const int64_t begun = turn;
+  turn += order.longest;
   int64_t count = group.count, projected_to = 0;
   uint64_t met = 0;  // what the threads of the team meet at; each prepares its next step before it waits for the others
   const A* projected = nullptr;
@@ -421,7 +425,7 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
     if (team > 1) barrier->await(met);
     if (team > 1 && count < 4)  // the units of other threads, which come while the first products run
       for (int64_t i = 0; i < count; ++i) prefetch_row(m.rows.h[i], H);
-    if (count) f.step(count, first, last, s & 1);
+    if (count) f.step(count, first, last, (begun + s) & 1);
     if (projected) projected += count * z.G;
     if (team > 1) met = barrier->arrive((uint32_t)team);
   }

@@ -48,25 +48,26 @@ inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, boo
   return {groups, team};
 }
 
-// Threads worth waking for this call: a very small one is over before they come, and for a small one it is tried.
+// Threads worth waking for this call: a very small one is over before they come, and for a small one it is tried. A single
+// step of few rows is bound by how fast the caches give the weights, and two processors have two L2 caches.
 template <class S>
 inline Choice useful_threads(const tg_lstm& p, bool backward) {
   Sizes<S> z(p);
   const double step = (double)z.G * (double)z.H * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
   int64_t most = z.D * z.B * z.blocks;
   if (p.threads < most) most = p.threads;
-  if (step * (double)z.T < 4e5) most = 1;
+  if (step * (double)z.T < 4e5 && (z.T > 1 || (z.I + z.H) * z.G * (int64_t)sizeof(S) <= L2_BYTES)) most = 1;
   const bool small = step < 6e5 && z.B < 2 * MAX_ROWS;
   return {backward ? 2 : p.gates ? 1 : 0, step, z.T, most < 1 ? 1 : (int)most, small};
 }
 
-// Rows of inputs that are projected at once, 0 for none: small weights join the tile of the step.
+// Rows of inputs that are projected at once, 0 for none: small weights, and those of a single step, join the step's tile.
 template <class S>
 inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
   int64_t weights = (z.I + z.H) * z.G / team * (int64_t)sizeof(S);
   if (z.norm) return rows > 160 ? rows : (rows * z.T < 160 ? rows * z.T : 160);
   if (rows >= MAX_ROWS && weights <= L2_BYTES) return 0;
-  if (rows >= 96) return 0;
+  if (rows >= 96 || z.T == 1) return 0;
   int64_t chunk = 160;
   if (chunk > rows * z.T) chunk = rows * z.T;
   return chunk > rows ? chunk : rows;

@@ -30,15 +30,51 @@ std::atomic<CountFunction> gomp_thread{nullptr}, gomp_threads{nullptr};
 // The child of a fork has none of the runtime's threads, and asking for them would hang.
 std::atomic<bool> forked{false};
 
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// Threads that wait for work look out for it for some milliseconds, then they sleep.
+constexpr int64_t PAUSE = 1000000;  // nanoseconds
+
 struct Region {
   Body body;
   void* data;
+  bool rested;  // may threads have slept before it?
+  int processor;
 };
 
+int processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// From this processor to another one that the thread may use, if there are enough for all.
+void leave([[maybe_unused]] int taken, [[maybe_unused]] int threads) {
+#if defined(__linux__)
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) || CPU_COUNT(&all) < threads) return;
+  cpu_set_t others = all;
+  CPU_CLR(taken, &others);
+  if (!sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
+// Virtual machines take processors that have long been idle for busy ones, so threads that slept wake where the caller
+// runs, and wait there for a time slice or two, beside an idle processor. The caller lets them in, and they move on.
 void enter(void* at) {
   auto region = static_cast<Region*>(at);
-  region->body(region->data, gomp_thread.load(std::memory_order_relaxed)(),
-               gomp_threads.load(std::memory_order_relaxed)());
+  const int thread = gomp_thread.load(std::memory_order_relaxed)(),
+            threads = gomp_threads.load(std::memory_order_relaxed)();
+  if (region->rested) {
+    if (thread == 0) sched_yield();
+    else if (processor() >= 0 && processor() == region->processor) leave(region->processor, threads);
+  }
+  region->body(region->data, thread, threads);
 }
 
 inline void pause() {
@@ -171,27 +207,39 @@ struct Choice::Trial {
 };
 
 namespace {
-int64_t nanoseconds() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+// To wake threads takes longer than a short call, so that is left to calls that follow each other closely.
+constexpr int64_t RUSH = 200000;  // nanoseconds
+constexpr double SHORT = 4e6;     // multiply-adds
+std::atomic<int64_t> last_ended{0}, rush_began{0};
+
+bool sleeping(int64_t now) {
+  if (now - last_ended.load(std::memory_order_relaxed) > PAUSE) rush_began.store(now, std::memory_order_relaxed);
+  return now - rush_began.load(std::memory_order_relaxed) < RUSH;
 }
 }  // namespace
 
 Choice::Choice(int kind, double step, int64_t steps, int most, bool small)
-    : trial(most > 1 && small ? &Trial::of(kind, step, steps) : nullptr),
-      threads(!trial || trial->together() ? most : 1),
-      work(step * (double)steps),
-      begun(trial ? nanoseconds() : 0) {}
+    : work(step * (double)steps),
+      begun(most > 1 ? nanoseconds() : 0),
+      asleep(most > 1 && sleeping(begun) && work < SHORT),
+      trial(most > 1 && small && !asleep ? &Trial::of(kind, step, steps) : nullptr),
+      threads(asleep || (trial && !trial->together()) ? 1 : most) {}
 
 Choice::~Choice() {
-  if (trial) trial->took(threads > 1, (float)((double)(nanoseconds() - begun) / work));
+  if (!begun) return;
+  const int64_t now = nanoseconds();
+  last_ended.store(now, std::memory_order_relaxed);
+  if (trial) trial->took(threads > 1, (float)((double)(now - begun) / work));
 }
 
 void parallel(Body body, void* data, int threads) {
   ParallelFunction start = gomp_parallel.load(std::memory_order_relaxed);
   if (threads <= 1 || !start || forked.load(std::memory_order_relaxed)) return body(data, 0, 1);
-  Region region{body, data};
+  static std::atomic<int64_t> ended{0};
+  const bool rested = nanoseconds() - ended.load(std::memory_order_relaxed) > PAUSE;
+  Region region{body, data, rested, rested ? processor() : -1};
   start(enter, &region, (unsigned)threads, 0);
+  ended.store(nanoseconds(), std::memory_order_relaxed);
 }
 
 int64_t l1_bytes() {

@@ -21,10 +21,14 @@ struct alignas(64) Barrier {
 
 // One thread or several for a small call? Several meet after every step, and what that costs is a matter of how far
 // apart their processors are and of who else works there. So both are tried now and then, and the faster one is
-// taken. Results do not depend on it. Lives as long as the call, whose time it takes.
+// taken; after a pause, when the others sleep, a short call wakes none. Results do not depend on it. Lives as long as
+// the call, whose time it takes.
 class Choice {
   struct Trial;
-  Trial* const trial;  // null where there is nothing to choose
+  const double work;
+  const int64_t begun;  // in nanoseconds, or 0 where one thread is all there may be
+  const bool asleep;    // are the other threads, and is the call too short to wake them?
+  Trial* const trial;   // null where there is nothing to choose
 
  public:
   // `kind`: 0 inference, 1 a forward pass that saves, 2 a backward pass; `step`: the work of a step, of which there
@@ -33,10 +37,6 @@ class Choice {
   ~Choice();
   Choice(const Choice&) = delete;
   const int threads;
-
- private:
-  const double work;
-  const int64_t begun;
 };
 
 using Body = void (*)(void* data, int thread, int threads);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,24 @@ def test_a_fork_runs_on_one_thread_and_does_not_hang(threads):
         os._exit(0 if same else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@linux
+def test_a_call_after_a_pause_leaves_all_threads_their_processors(threads):
+    """A thread that wakes where the caller runs moves away from it, and may come back."""
+    torch.set_num_threads(2)
+    layer, x = tg.LSTM(64, 128), torch.randn(100, 32, 64)
+    with torch.no_grad():
+        expected = layer(x)[0]
+
+        def processors():
+            return {task: os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")}
+
+        before = processors()
+        for _ in range(8):
+            time.sleep(0.05)
+            assert torch.equal(layer(x)[0], expected)
+        assert processors() == before
 
 
 def test_several_python_threads_at_once(threads, request):

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import prune
 
 import tidegate as tg
-from tidegate import ops
+from tidegate import ops, streaming
 
 I, H = 5, 19
 
@@ -78,6 +78,20 @@ def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
     assert torch.equal(found, output)
     assert torch.equal(last.h, state.h)
     assert torch.equal(last.c, state.c)
+
+
+@pytest.mark.parametrize("B", [1, 3])
+def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_threads(isa, dtype, B, threads):
+    """Several threads read them, from either end, in calls that follow each other closely."""
+    lstm, x = tg.LSTM(I, 350, dtype=dtype).eval(), torch.randn(40, B, I).to(dtype)
+    torch.set_num_threads(1)
+    output, state = whole(lstm, x)
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        streaming.forget(lstm)
+        found, last = stepped(lstm, x)
+        assert torch.equal(found, output), count
+        assert torch.equal(last.c, state.c), count
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
