@@ -2,6 +2,7 @@
 #include "team.h"
 
 #include <chrono>
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +13,11 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
 
 #include "tidegate.h"
 
@@ -166,13 +172,33 @@ const int fork_handlers = pthread_atfork([] { pool().lock.lock(); }, [] { pool()
 
 }  // namespace
 
-void Barrier::await(uint64_t all) const {
-  for (int spin = 0; arrived.load(std::memory_order_acquire) < all; ++spin) {
-    if (spin < 4000)
-      pause();
-    else
-      sched_yield();
-  }
+#if defined(__linux__)
+namespace {
+// The counter's lower half, whose change the kernel looks for.
+uint32_t* word(std::atomic<uint64_t>& counter) {
+  return reinterpret_cast<uint32_t*>(&counter) + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+}
+}  // namespace
+#endif
+
+void Barrier::look_out(uint64_t all) {
+  constexpr int LOOKS = 4000;
+  for (int n = 0; n < LOOKS; ++n, pause())
+    if (arrived.load(std::memory_order_acquire) >= all) return;
+#if defined(__linux__)
+  ++sleepers;
+  for (uint64_t now; (now = arrived.load()) < all;)
+    syscall(SYS_futex, word(arrived), FUTEX_WAIT_PRIVATE, (uint32_t)now, nullptr, nullptr, 0);
+  --sleepers;
+#else
+  while (arrived.load(std::memory_order_acquire) < all) sched_yield();
+#endif
+}
+
+void Barrier::wake() {
+#if defined(__linux__)
+  syscall(SYS_futex, word(arrived), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#endif
 }
 
 // Nanoseconds per unit of work of calls of one size, alone and together.

@@ -8,15 +8,26 @@
 namespace tg {
 
 // All threads of a team pass it together. One counter of arrivals on one cache line: the last thread goes on
-// at once, the others after one more transfer of the line. A waiting thread spins for some microseconds,
-// then yields, so that a machine with more threads than processors still makes progress.
+// at once, the others after one more transfer of the line. A waiting thread looks out for some time, then it sleeps: the
+// thread that it waits for may have lost its processor to other work, and can go on where this one leaves.
 struct alignas(64) Barrier {
   std::atomic<uint64_t> arrived{0};
+  std::atomic<uint32_t> sleepers{0};
 
   void wait(uint32_t team) { await(arrive(team)); }
   // Its two halves, for what can be done between them: the second waits for what the first returned, or passes on 0.
-  uint64_t arrive(uint32_t team) { return (arrived.fetch_add(1, std::memory_order_acq_rel) / team + 1) * team; }
-  void await(uint64_t all) const;
+  uint64_t arrive(uint32_t team) {
+    const uint64_t before = arrived.fetch_add(1), rounds = before / team + 1;
+    if (before + 1 == rounds * team && sleepers.load()) wake();
+    return rounds * team;
+  }
+  void await(uint64_t all) {
+    if (arrived.load(std::memory_order_acquire) < all) look_out(all);
+  }
+
+ private:
+  void look_out(uint64_t all);
+  void wake();
 };
 
 // One thread or several for a small call? Several meet after every step, and what that costs is a matter of how far
