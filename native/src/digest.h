@@ -30,13 +30,26 @@ struct Digest {
     vq rest{};
     if (bytes > 0) std::memcpy(&rest, at, (size_t)bytes);
     take(rest);
-    sum = (sum ^ sum >> 47 ^ key) * 0x9E3779B185EBCA87u;  // where this array ends
+    finish();
+  }
+
+  // The same of lines spread unevenly over a large array, so that they hold all columns of a matrix and rows here and there.
+  void sample(const void* data, int64_t bytes) {
+    constexpr int64_t LINE = 64, LINES = 16;
+    if (bytes <= LINES * LINE) return add(data, bytes);
+    const int64_t step = (bytes - LINE) / LINES;
+    for (int64_t n = 0; n < LINES; ++n) {
+      const int64_t at = (n * step + (n * 40503 % 65536 * step >> 16)) / LINE * LINE;
+      for (int64_t v = 0; v < LINE; v += VECTOR_BYTES) take(load_bits<vq>(static_cast<const char*>(data) + at + v));
+    }
+    finish();
   }
 
   bool operator==(const void* other) const { return !std::memcmp(&sum, other, sizeof sum); }
   void save(void* to) const { std::memcpy(to, &sum, sizeof sum); }
 
  private:
+  void finish() { sum = (sum ^ sum >> 47 ^ key) * 0x9E3779B185EBCA87u; }  // where an array ends
   TG_INLINE void take(vq words) {
     const vq keyed = words ^ key;
     sum += multiply_low(keyed, keyed >> 32) + neighbours(words, std::make_index_sequence<WORDS>{});

@@ -22,37 +22,23 @@ int64_t packed_bytes(const tg_lstm& p) {
   return weight_bytes<S>(p) + 64;
 }
 
-// Numbers spread over an array; whoever rewrites it as a whole changes one of them.
 template <class S>
-uint64_t sample(uint64_t sum, const void* data, int64_t count) {
-  constexpr int64_t NUMBERS = 8;
-  if (!data || count < 1) return sum * 31 + 7;
-  const int64_t step = count / NUMBERS > 0 ? count / NUMBERS : 1;
-  for (int64_t n = 0; n < count; n += step) {
-    uint64_t word = 0;
-    std::memcpy(&word, static_cast<const S*>(data) + n, sizeof(S));
-    sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
-    sum ^= sum >> 31;
-  }
-  return sum;
-}
-
-template <class S>
-uint64_t fingerprint(const tg_lstm& p) {
-  uint64_t sum = (uint64_t)VECTOR_BYTES * 4 + (uint64_t)p.dtype;
+Digest fingerprint(const tg_lstm& p) {
+  Digest all((uint64_t)p.dtype);
   const int64_t gates = 4 * p.H;
+  auto add = [&](const void* data, int64_t count) { all.sample(data, data ? count * (int64_t)sizeof(S) : 0); };
   for (int d = 0; d < p.D; ++d) {
-    sum = sample<S>(sum, p.w_ih[d], gates * p.I);
-    sum = sample<S>(sum, p.w_hh[d], gates * p.H);
-    sum = sample<S>(sum, p.b_ih[d], gates);
-    sum = sample<S>(sum, p.b_hh[d], gates);
-    sum = sample<S>(sum, p.w_ch[d], 3 * p.H);
+    add(p.w_ih[d], gates * p.I);
+    add(p.w_hh[d], gates * p.H);
+    add(p.b_ih[d], gates);
+    add(p.b_hh[d], gates);
+    add(p.w_ch[d], 3 * p.H);
     if (!p.norm_ih[d]) continue;
-    sum = sample<S>(sum, p.norm_ih[d], gates);
-    sum = sample<S>(sum, p.norm_hh[d], gates);
-    sum = sample<S>(sum, p.norm_c[d], gates / 2);
+    add(p.norm_ih[d], gates);
+    add(p.norm_hh[d], gates);
+    add(p.norm_c[d], gates / 2);
   }
-  return sum;
+  return all;
 }
 
 // Weights that the caller keeps from call to call: a mark, 64 bytes, then packed weights, then a digest of each block.
@@ -89,8 +75,7 @@ template <class S>
 int pack(const tg_lstm& p, void* packed) {
   auto body = [&](int thread, int threads) { pack_share<S>(p, packed, nullptr, thread, threads); };
   run_parallel(body, packed_bytes<S>(p) > (1 << 20) ? (int)p.threads : 1);
-  uint64_t made_from = fingerprint<S>(p);
-  std::memcpy(static_cast<char*>(packed) + weight_bytes<S>(p), &made_from, sizeof made_from);
+  fingerprint<S>(p).save(static_cast<char*>(packed) + weight_bytes<S>(p));
   return TG_OK;
 }
 
@@ -105,11 +90,8 @@ struct Scratch {
 template <class S>
 int forward(const tg_lstm& p) {
   Sizes<S> z(p);
-  if (p.packed && p.w_ih[0]) {
-    uint64_t made_from;
-    std::memcpy(&made_from, static_cast<const char*>(p.packed) + weight_bytes<S>(p), sizeof made_from);
-    if (made_from != fingerprint<S>(p)) return TG_STALE;
-  }
+  if (p.packed && p.w_ih[0] && !(fingerprint<S>(p) == static_cast<const char*>(p.packed) + weight_bytes<S>(p)))
+    return TG_STALE;
   const Choice choice = useful_threads<S>(p, false);
   const int threads = choice.threads;
   const Kept<S> kept(p);

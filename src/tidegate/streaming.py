@@ -247,31 +247,42 @@ class Streamer:
             raise TypeError(f"a Streamer reads a tg.LSTM; given {type(lstm).__name__}")
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch is the number of rows, a whole number of at least 1; given {batch!r}")
-        lstm._refuse_streaming("a Streamer")
-        reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(0), None)
-        if reason is not None:
-            raise ValueError(f"a Streamer needs the native kernels: {reason}")
-        if not lstm.weights_fit:
-            raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
-        self._lstm, self._batch = lstm, batch
+        self._lstm, self._batch, self._turn = lstm, batch, 0
+        self._h: list[Tensor] = []
         self.refresh()
-        plan = self._plan
-        # Two states in turn: a step must not overwrite the memory that it still reads.
-        with torch.inference_mode(False):
-            self._h = [torch.zeros(plan.shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
-            self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
-            # The top layer's, apart from its memories: ``reset`` and ``state`` leave what was returned.
-            self._outputs = [torch.zeros_like(h[-1]) for h in self._h]
-        self._turn = 0
 
     def refresh(self) -> None:
-        """Take over the layer's weights as they are now; the state stays."""
-        self._lstm._compute_weights()
-        plan = self._plan = Plan(self._lstm, self._batch, frozen=True)
+        """Take over the layer's weights as they are now; the state stays, in their dtype.
+
+        Raises
+        ------
+        ValueError
+            As the constructor: if the layer can no longer stream. The weights are then those of before.
+        """
+        lstm = self._lstm
+        lstm._refuse_streaming("a Streamer")
+        lstm._compute_weights()
+        for layer in range(lstm.num_layers):
+            reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(layer), None)
+            if reason is not None:
+                raise ValueError(f"a Streamer needs the native kernels: {reason}")
+        if not lstm.weights_fit:
+            raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
+        plan = self._plan = Plan(lstm, self._batch, frozen=True)
         self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward_at  # type: ignore[union-attr]
         self._calls: list[Any] = []
-        if hasattr(self, "_h"):
-            self._prepare()
+        # Two states in turn: a step must not overwrite the memory that it still reads.
+        with torch.inference_mode(False):
+            if not self._h:
+                self._h = [torch.zeros(plan.shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
+                self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
+            elif self._h[0].dtype is not plan.dtype:
+                self._h = [h.to(plan.dtype) for h in self._h]
+                self._c = [c.to(plan.cell_dtype) for c in self._c]
+            else:
+                return
+            # The top layer's, apart from its memories: ``reset`` and ``state`` leave what was returned.
+            self._outputs = [torch.zeros_like(h[-1]) for h in self._h]
 
     def _prepare(self) -> None:
         """Calls for both turns, complete but for the address of the input."""

@@ -140,6 +140,47 @@ def test_a_streamer_takes_and_gives_its_state():
     assert (stream.state.h[:, 1] != 0).all()
 
 
+@pytest.mark.parametrize("after", [torch.float64, torch.bfloat16])
+def test_a_streamer_follows_its_layer_to_another_dtype(after):
+    lstm, x = layer(), torch.randn(6, 2, I)
+    stream = tg.Streamer(lstm, batch=2)
+    for x_t in x[:3]:
+        stream.step(x_t)
+    _, state = whole(lstm, x[:3])
+    lstm.to(after)
+    stream.refresh()
+    output, last = stepped(lstm, x[3:].to(after), (state.h.to(after), state.c.to(stream.state.c.dtype)))
+    for x_t, want in zip(x[3:].to(after), output, strict=True):
+        assert torch.equal(stream.step(x_t), want)
+    assert torch.equal(stream.state.c, last.c)
+
+
+def resize(lstm):
+    lstm.weight_hh_l1 = torch.nn.Parameter(torch.randn(8, H))
+
+
+def mix(lstm):
+    lstm.weight_hh_l1 = torch.nn.Parameter(lstm.weight_hh_l1.detach().double())
+
+
+REFUSED = [(resize, "shapes"), (mix, "differ in dtype"), (lambda lstm: lstm.half(), "float16")]
+REFUSED += [(lambda lstm: lstm.to("meta"), "meta")]
+
+
+@pytest.mark.parametrize(("change", "said"), REFUSED, ids=["shape", "mixed", "float16", "meta"])
+def test_a_streamer_takes_over_no_weights_that_the_kernels_cannot_read(change, said):
+    lstm, x = layer(), torch.randn(1, I)
+    stream = tg.Streamer(lstm)
+    before = stream.step(x).clone()
+    stream.reset()
+    change(lstm)
+    with pytest.raises(ValueError, match=said):
+        stream.refresh()
+    assert torch.equal(stream.step(x), before)
+    with pytest.raises(ValueError, match=said):
+        tg.Streamer(lstm)
+
+
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_streamer_is_not_copied(way):
     with pytest.raises(TypeError, match="make another of its layer, and set that one's state"):
@@ -224,6 +265,15 @@ def test_packed_weights_are_never_stale(change, read, keeps):
         with torch.no_grad(), ops.use_backend("reference"):
             expected = lstm(x)[0]
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("matrix", ["weight_ih_l0", "weight_hh_l0"])
+def test_steps_see_each_column_that_is_written_past_torchs_counters(isa, dtype, matrix):
+    lstm, x = tg.LSTM(40, 48, dtype=dtype).eval(), torch.randn(3, 1, 40).to(dtype)
+    for column in range(getattr(lstm, matrix).shape[1]):
+        stepped(lstm, x)
+        getattr(lstm, matrix).data[:, column] = 0.5
+        assert torch.equal(stepped(lstm, x)[0], afresh(lstm, x)[0]), column
 
 
 def test_every_weight_of_a_whole_sequence_is_looked_at(isa, dtype):
