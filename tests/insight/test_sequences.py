@@ -6,17 +6,19 @@ import json
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from task_cases import waves
 
 import tidegate as tg
 from tidegate.cli import main
-from tidegate.errors import RunError
+from tidegate.errors import DataError, RunError
 from tidegate.insight.figures import ablation_chart
 from tidegate.insight.gap import ledger_gap
 from tidegate.insight.output import output_ledger
 from tidegate.insight.report import explain, page_of
+from tidegate.insight.sequence_figures import needed_figure
 from tidegate.insight.sequence_study import PLACES, SHARES, decision, kept, probed, sequence_study, spread
 from tidegate.insight.sequences import NONE, open_sequences
 
@@ -246,6 +248,37 @@ def test_a_text_opened(tmp_path):
 def test_unknown_labels_are_not_scored(opened):
     part = opened.take(range(4))
     torch.testing.assert_close(part.losses(part.scores(part.x), torch.full((4,), NONE)), torch.zeros(4))
+
+
+def test_labels_that_training_has_not_seen_are_counted(run, tmp_path):
+    table = waves(20, seed=5).with_columns(s=pl.format("new {}", "s"))
+    odd = pl.col("s").is_in(["new n0", "new n1"])
+    some = open_sequences(run, table.with_columns(kind=pl.when(odd).then(pl.lit("level")).otherwise("kind")))
+    assert len(some.rows) == 18
+    assert (some.truth != NONE).all()
+    told = []
+    text = said(sequence_study(some, worst=1, progress=told.append))
+    note = "eft out 2 sequences whose label did not occur in training"
+    assert f"L{note}." in text
+    assert f"l{note}" in told
+    with pytest.raises(DataError, match="no sequence has a label that occurred in training, where there were 'down', "):
+        open_sequences(run, table.with_columns(kind=pl.lit("level")))
+
+    tokens = [["a", "b", "a"], ["b", "b", "a", "a"]] * 10
+    model = tg.Tagger(hidden_size=4, epochs=1, test=0.3).fit(tokens, [["X"] * (len(t) - 1) + ["Y"] for t in tokens])
+    (tmp_path / "new.txt").write_text("a X\nb Z\n\nb Y\n")
+    tagged = open_sequences(model, tmp_path / "new.txt")
+    assert tagged.truth.tolist() == [[0, 1], [NONE, NONE]]
+    assert tagged.notes == ["left out 1 step whose label did not occur in training"]
+
+
+def test_figures_before_calibration_are_called_so(run, opened, found):
+    model = tg.Classifier.load(run)
+    assert abs(model.temperature_ - 1) > 0.01
+    assert found.trained.needed.whole[0] != pytest.approx(model.evaluate()["models"]["LSTM"]["overall"]["log_loss"])
+    assert "Probabilities and log loss are those before calibration" in said(found)
+    [chart] = needed_figure(found).shown()
+    assert chart.y == "log loss (nats), not calibrated"
 
 
 def test_the_page_of_a_classifier(run, tmp_path, capsys):

@@ -180,9 +180,12 @@ def about_sequences(one: OpenSequences) -> list[str]:
     what = f"gives {'each step' if one.tagged else 'it'} one of {len(one.labels)} labels"
     if one.text:
         ways, what = "reads text byte by byte", f"foretells the next byte of {len(one.labels)}"
+    scores = "Probabilities and log loss are those before calibration: `evaluate` and `predict` give calibrated ones."
     return [
         f"LSTM, {_layers(lstm.num_layers, lstm.hidden_size)}. It {ways}, {lstm.input_size} inputs a step, and {what}.",
         "A ledger takes a decision apart into what each step wrote. " + LEDGER,
+        *([] if one.text else [scores]),
+        *(f"{note[:1].upper()}{note[1:]}." for note in one.notes),
     ]
 
 

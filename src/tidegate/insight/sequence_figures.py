@@ -93,7 +93,7 @@ def needed_figure(study: SequenceStudy) -> Figure:
         Chart(
             "Log loss by what is read",
             f"{step}s read" if tagged else "part of the sequence (%)",
-            "log loss (nats)",
+            "log loss (nats)" if one.text else "log loss (nats), not calibrated",
             marks,
             facts,
         ),

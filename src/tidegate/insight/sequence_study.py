@@ -33,7 +33,7 @@ LAGS = 20  # to either side of a step that has a label, in the page
 
 @dataclass(frozen=True)
 class Needed:
-    """Log loss (nats) and accuracy when a part of each sequence is all that is read."""
+    """Log loss (nats, before calibration) and accuracy when a part of each sequence is all that is read."""
 
     shares: np.ndarray  # (S,) of a sequence; steps to either side, where each step has a label
     first: np.ndarray  # (S, 2) log loss and accuracy with the first part, or with steps before and none after
@@ -103,6 +103,8 @@ def sequence_study(opened: OpenSequences, *, worst: int = 3, progress: Any = Non
         Told in a few words what is being done.
     """
     tell = progress or (lambda what: None)
+    for note in opened.notes:
+        tell(note)
     other = opened.untrained()
     sides = []
     for what, one in (("the trained model", opened), ("an untrained one, as a control", other)):

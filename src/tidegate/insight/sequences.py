@@ -6,7 +6,7 @@ T steps, B sequences, I inputs, K labels, D directions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class OpenSequences:
         From a word, letter or byte to the last inputs of a step (at most I,), where it is such that are read.
     text : bool
         Whether labels are the bytes that come next.
+    notes : list of str
+        What was left out, for a person.
     """
 
     model: nn.Module
@@ -74,6 +76,7 @@ class OpenSequences:
     baseline: Tensor
     token: Callable[[str], Tensor] | None = None
     text: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def lstm(self) -> LSTM:
@@ -204,9 +207,12 @@ def open_sequences(model: Any, data: Any = None, *, most: int = 256, seed: int =
 def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> OpenSequences:
     from tidegate.tasks.classify_data import check_kind, make_batch, with_labels
 
-    sequences, _ = with_labels(model._in_order(model.untouched(data)))
+    sequences, notes = with_labels(model._in_order(model.untouched(data)))
     check_kind(sequences, model.scaling_)
+    assert sequences.labels is not None
     codes = {name: k for k, name in enumerate(model.classes_.tolist())}
+    known, left = _known(sequences.labels.tolist(), list(codes), "sequence")
+    sequences = sequences.take(np.flatnonzero(known))
     index = drawn(len(sequences), most, seed)
     batch = make_batch(sequences, index, model.scaling_)
     network = model.model_.eval()
@@ -222,7 +228,7 @@ def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> Open
         flags = [f"{c} is known" for c, gap in zip(sequences.columns, scaling.gaps, strict=True) if gap]
         names, steps = [*sequences.columns, *flags], [np.arange(n) for n in sequences.lengths[index]]
     assert sequences.labels is not None
-    truth = [codes.get(sequences.labels[n], NONE) for n in index]
+    truth = [codes[sequences.labels[n]] for n in index]
     return OpenSequences(
         network,
         lambda net, x, lengths: net.read(x, lengths),
@@ -237,6 +243,7 @@ def _open_classifier(model: Classifier, data: Any, most: int, seed: int) -> Open
         torch.arange(I) >= len(sequences.columns) if names else torch.zeros(I, dtype=torch.bool),
         baseline,
         None if names else _byte_reader(network.embed),
+        notes=[*notes, *left],
     )
 
 
@@ -248,7 +255,10 @@ def _open_tagger(model: Tagger, data: Any, most: int, seed: int) -> OpenSequence
     batch, rows, inside = model._steps(sequences).batch(np.arange(len(index)))
     network = model.model_.eval()
     x = network.embed(batch)  # (T, B, I)
-    codes = sequences.codes(model.classes_.tolist())
+    assert sequences.tags is not None
+    classes = model.classes_.tolist()
+    known, notes = _known(sequences.tags.tolist(), classes, "step")
+    codes = replace(sequences, tags=np.where(known, sequences.tags, None)).codes(classes)
     truth = np.where(inside, codes[np.where(inside, rows, 0)], NONE)  # (T, B)
     I, flags, baseline = x.shape[-1], np.zeros(x.shape[-1], bool), x[torch.from_numpy(inside)].mean(0)
     names: list[str] = []
@@ -276,7 +286,19 @@ def _open_tagger(model: Tagger, data: Any, most: int, seed: int) -> OpenSequence
         torch.from_numpy(flags),
         baseline,
         None if model.vocabulary_ is None else _word_reader(model),
+        notes=notes,
     )
+
+
+def _known(labels: list[Any], classes: list[Any], what: str) -> tuple[np.ndarray, list[str]]:
+    """Which labels occurred in training, and a note on those that did not; None is no label."""
+    seen = set(classes)
+    known = np.array([label in seen for label in labels], bool)
+    if not known.any():
+        listed = ", ".join(map(repr, classes[:20]))
+        raise DataError(f"no {what} has a label that occurred in training, where there were {listed}")
+    new = sum(label is not None for label in labels) - int(known.sum())
+    return known, [f"left out {new:,} {what}{'s' * (new > 1)} whose label did not occur in training"] if new else []
 
 
 WINDOW = 200  # bytes of a text that are looked at together
