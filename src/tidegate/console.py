@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from rich.segment import Segments
 from rich.table import Table
 
 from tidegate.errors import ConfigError
-from tidegate.tasks.run import make_evaluation
+from tidegate.tasks.run import evaluation
 
 if TYPE_CHECKING:
     from tidegate.tasks.learner import Learner
@@ -51,10 +52,9 @@ def report(model: Learner, folder: Path, data: Path | None, compare: Sequence[st
         data = None
     if data is None:
         check_scored(model, compare)
-    else:
-        folder = make_evaluation(folder, data)
     command = model.command_ or shlex.join(["tidegate", *sys.argv[1:]])
-    found = model.report(folder, data, compare=compare, command=command, progress=True)
+    with nullcontext(folder) if data is None else evaluation(folder, data) as folder:
+        found = model.report(folder, data, compare=compare, command=command, progress=True)
     for note in found.notes:
         say(note)
     shown = Table(

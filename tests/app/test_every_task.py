@@ -313,6 +313,26 @@ def new_data(task: str, path: Path) -> None:
     write(table, path)
 
 
+def test_what_is_not_scored_leaves_no_folder(trained, run, task, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained / task, folder)
+    before = files(folder)
+    refused(run("evaluate", folder, tmp_path / "nothing.csv"), "nothing.csv")
+    if task in ("classify", "tag"):
+        CASES[task].table().with_columns(s=pl.lit("new ") + pl.col("s"), kind=pl.lit("odd")).write_csv(
+            tmp_path / "odd.csv"
+        )
+        refused(run("evaluate", folder, tmp_path / "odd.csv"), "label 'odd' did not occur in training")
+    assert files(folder) == before
+    assert not (folder / "evaluations").exists()
+    new_data(task, tmp_path / "new.csv")
+    assert run("evaluate", folder, tmp_path / "new.csv").code == 0
+    kept = files(folder)
+    (tmp_path / "new.csv").write_text("")
+    refused(run("evaluate", folder, tmp_path / "new.csv"), "new.csv is empty")
+    assert files(folder) == kept
+
+
 def test_scores_on_tables_of_the_same_name_are_kept_apart(trained, run, task, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained / task, folder)

@@ -51,14 +51,26 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def make_evaluation(run: Path, data: Path) -> Path:
-    """Make the folder of a run's scores on other data: of their name, numbered where that is another's already."""
+@contextmanager
+def evaluation(run: Path, data: Path) -> Iterator[Path]:
+    """The folder of a run's scores on other data: of their name, numbered where that is another's already.
+
+    Where scoring fails, a folder without scores goes again.
+    """
     path = str(data.expanduser().resolve())
     names = (data.stem if k == 1 else f"{data.stem}-{k}" for k in count(1))
     places = (run / "evaluations" / name for name in names)
     folder = make_folder(next(p for p in places if not p.exists() or source_of(p).data in (path, None)))
-    write_text(folder / SOURCE, json.dumps({"data": path}) + "\n")
-    return folder
+    try:
+        write_text(folder / SOURCE, json.dumps({"data": path}) + "\n")
+        yield folder
+    except BaseException:
+        if not (folder / METRICS).exists():
+            with suppress(OSError):  # what holds anything else stays
+                (folder / SOURCE).unlink(missing_ok=True)
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
