@@ -48,6 +48,7 @@ def test_two_column_text(run, tmp_path):
         ("a.conll", b"a O\nb O\n", "there is one label only, 'O'; two at least are needed"),
         ("a.conll", b"a O\nb P\n", "there is a label of its own for each of 2 steps"),
         ("b.conll", None, "no such file: "),
+        ("a.conllu", b"1\tDogs\tdog\tNOUN\n", "a.conllu: CoNLL-U is not read; make two-column text of its words and"),
     ]:
         if wrong is not None:
             (tmp_path / name).write_bytes(wrong)

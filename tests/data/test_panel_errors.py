@@ -23,6 +23,12 @@ CASES = [
         "--target y: row 3 (line 4 of a CSV file) holds 'oops' where a number belongs",
     ),
     (
+        {"t": HOURS, "y": ["1", "2", "1,5", "-0,125"]},
+        {"time": "t"},
+        "--target y: row 3 (line 4 of a CSV file) holds '1,5' where a number belongs (and 1 more row does); "
+        "write decimals with a point, or separate the columns of a CSV file by semicolons",
+    ),
+    (
         {**T, "k": ["1", "2", "1,000", "x"]},
         {"time": "t", "known": ["k"]},
         "--known k: row 3 (line 4 of a CSV file) holds '1,000' where a number belongs (and 1 more row does); "

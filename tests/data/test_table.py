@@ -80,6 +80,14 @@ def test_text_columns_keep_their_zeros(tmp_path):
         ("a.csv", b"a,b\n1,2\n3\n", ["a"], "PATH is not a regular table: line 3 has 1 field, the header has 2"),
         ("a.csv", b"a,b\n1,2\n3,4,5\n", ["a"], "PATH is not a regular table: line 3 has 3 fields, the header has 2"),
         ("a.csv", b"a,b\n3,4,5\n6\n", ["a"], "PATH is not a regular table: line 2 has 3 fields, the header has 2"),
+        (
+            "a.csv",
+            b"a,b\n1,1,5\n2,2,5\n",
+            None,
+            "PATH is not a regular table: line 2 has 3 fields, the header has 2; where numbers have decimal commas, "
+            "separate the columns by semicolons",
+        ),
+        ("a.csv", b"a;b\n1;2\n1;2;5\n", None, "PATH is not a regular table: line 3 has 3 fields, the header has 2"),
         ("a.csv", b'a,b\n"1,2\n3,4\n', None, "PATH is not a regular table: line 3 has 1 field, the header has 2"),
         ("a.csv", bytes(range(256)), None, "PATH is not a table: it holds binary data, neither CSV nor Parquet"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "nat"
 
 _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _ZONE = r"\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
+_DECIMAL_COMMA = r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))"  # 1,000 may be a thousand
 _HUGE = float(np.finfo(np.float32).max)
 
 
@@ -106,6 +108,8 @@ def _parse_numbers(column: pl.Series, where: str, option: str, rows: Rows) -> pl
         text_role = "; text can only be given as --static, when it is constant in a series"
         hints = {"--target": "", "--feature": "", "--static": "; in training the column held numbers"}
         hint = hints.get(option, text_role)
+        if re.fullmatch(_DECIMAL_COMMA, str(text[i])):
+            hint = "; write decimals with a point, or separate the columns of a CSV file by semicolons"
         raise DataError(f"{where}: {rows.name(i)} holds {column[i]!r} where a number belongs{also}{hint}")
     return parsed
 

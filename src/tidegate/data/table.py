@@ -6,6 +6,7 @@ import csv
 import difflib
 import gzip
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -269,11 +270,20 @@ def _check_ragged(path: Path, separator: str, width: int) -> None:
                 if row and len(row) != width:
                     fields = f"{len(row)} field{'s' * (len(row) > 1)}"
                     where = f"line {rows.line_num} has {fields}, the header has {width}"
-                    raise DataError(f"{path} is not a regular table: {where}")
+                    raise DataError(f"{path} is not a regular table: {where}{_hint(path, separator, width)}")
         except csv.Error as error:
             raise DataError(f"cannot read {path} as CSV: line {rows.line_num}: {error}") from None
         finally:
             csv.field_size_limit(before)
+
+
+def _hint(path: Path, separator: str, width: int) -> str:
+    """Of decimal commas, where every row seems to have too many fields."""
+    with _open(path) as binary:
+        lines = csv.reader(_lines(binary))
+        rows = [row for row in itertools.islice(lines, 1, 20) if row]
+    many = separator == "," and all(width < len(row) <= 2 * width for row in rows)
+    return "; where numbers have decimal commas, separate the columns by semicolons" if many else ""
 
 
 def _surely_regular(path: Path, separator: str, width: int) -> bool:

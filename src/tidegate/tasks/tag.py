@@ -197,6 +197,11 @@ class Tagger(SequenceLearner):
         path = Path(data) if isinstance(data, str | Path) else None
         if path is not None and path.suffix.lower() in COLUMNS and not any([*roles.values(), c.label, c.group]):
             return from_columns(path, labelled=labelled)
+        if path is not None and path.suffix.lower() == ".conllu":
+            raise DataError(
+                f"{path}: CoNLL-U is not read; make two-column text of its words and one of its columns, such as "
+                "UPOS: grep -v '^#' IN.conllu | cut -f 2,4 > OUT.conll"
+            )
         if trained and c.sequence is None:
             raise DataError(
                 "the model was trained without a table's columns; give two-column text "
