@@ -47,8 +47,9 @@ def little_disk():
 def test_a_disk_that_fills_leaves_no_half_file(tmp_path, little_disk, ending):
     path = tmp_path / f"out.{ending}"
     frame = pl.DataFrame({"x": [str(i) * 3 for i in range(100_000)]})
-    with pytest.raises(TidegateError, match="^cannot write .*out.*nothing was changed$"):
+    with pytest.raises(TidegateError, match="^cannot write .*out.*nothing was changed$") as caught:
         write_table(frame, path)
+    assert str(caught.value) == f"cannot write {path}: the file would exceed the size allowed; nothing was changed"
     assert os.listdir(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,9 @@ _WHY = {
 
 
 def why(error: OSError) -> str:
-    """The reason of a failure of the system, in words."""
-    text = _WHY.get(error.errno or 0) or error.strerror or str(error)
+    """The reason of a failure of the system, in words; polars has its number in the text alone."""
+    number = error.errno or int((re.findall(r"\(os error (\d+)\)", str(error)) or [0])[0])
+    text = _WHY.get(number) or error.strerror or str(error)
     return text[:1].lower() + text[1:]
 
 

@@ -108,7 +108,10 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
             else:
                 frame.write_parquet(file, compression="zstd")
         except _POLARS_ERRORS as error:
-            raise TidegateError(f"cannot write {path}: {_first_line(error)}; nothing was changed") from None
+            reason = _first_line(error)
+            if "(os error" in reason:  # of the system, which atomic_write says as elsewhere
+                raise OSError(reason) from None
+            raise TidegateError(f"cannot write {path}: {reason}; nothing was changed") from None
 
 
 def check_output(path: str | Path) -> str:
