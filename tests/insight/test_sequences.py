@@ -9,16 +9,20 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from matplotlib.figure import Figure
 from task_cases import waves
 
 import tidegate as tg
 from tidegate.cli import main
 from tidegate.errors import DataError, RunError
+from tidegate.insight.charts import Heat
 from tidegate.insight.figures import ablation_chart
 from tidegate.insight.gap import ledger_gap
 from tidegate.insight.output import output_ledger
+from tidegate.insight.page import chart_json
+from tidegate.insight.pngs import _draw_heat
 from tidegate.insight.report import explain, page_of
-from tidegate.insight.sequence_figures import needed_figure
+from tidegate.insight.sequence_figures import needed_figure, sequence_case_figures
 from tidegate.insight.sequence_study import PLACES, SHARES, decision, kept, probed, sequence_study, spread
 from tidegate.insight.sequences import NONE, open_sequences
 
@@ -279,6 +283,19 @@ def test_figures_before_calibration_are_called_so(run, opened, found):
     assert "Probabilities and log loss are those before calibration" in said(found)
     [chart] = needed_figure(found).shown()
     assert chart.y == "log loss (nats), not calibrated"
+
+
+def test_every_axis_of_steps_has_its_name(found):
+    canvas = Figure()
+    for figure in sequence_case_figures(found, 0):
+        for chart in figure.shown():
+            if isinstance(chart, Heat):
+                assert chart_json(chart)["layout"]["xaxis"]["title"] == {"text": "step"}
+                part = canvas.subfigures()
+                _draw_heat(part, chart)
+                assert [axis.get_xlabel() for axis in part.axes if axis.get_xlabel()] == ["step"]
+            else:
+                assert chart.x == ("" if chart.sideways else "step")
 
 
 def test_the_page_of_a_classifier(run, tmp_path, capsys):

@@ -89,7 +89,7 @@ class LiveSequences(Live):
         return [
             share_chart(
                 margin_moment(model.take([row]), pair, step), f"{side}: ledger of the margin, {title}", "Margin",
-                "biases, the head", times, MARGIN, lines,
+                "biases, the head", times, MARGIN, lines, "byte" if one.text else "step",
             )
             for model, side in ((self.opened, TRAINED), (self.control, CONTROL))
         ]  # fmt: skip

@@ -288,7 +288,7 @@ def _heat(heat: Heat) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             }
         )  # fmt: skip
     bottom = layout[f"yaxis{count if count > 1 else ''}"]["domain"][0]
-    layout["xaxis"] = {"anchor": "free", "position": max(0.0, bottom), "nticks": 5}
+    layout["xaxis"] = {"anchor": "free", "position": max(0.0, bottom), "nticks": 5, "title": {"text": plain(heat.x)}}
     marks = _lines(heat.lines, "paper")
     layout |= {"shapes": marks["shapes"], "annotations": notes}
     return data, layout

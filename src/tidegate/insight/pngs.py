@@ -115,6 +115,7 @@ def _draw_heat(part: Any, heat: Heat) -> None:
         for line in heat.lines:
             axis.axvline(line.x, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
     axes[0].set_ylabel(drawn(heat.y), fontsize=8)
+    axes[-1].set_xlabel(drawn(heat.x), fontsize=8)
     _times(axes[-1], heat.columns)
 
 

@@ -175,7 +175,7 @@ def decision_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figur
         size = block(len(x))
         read = [f"From the top: {', '.join(one.names[:12])}{' and others' * (len(one.names) > 12)}."]
         panel = Panel("inputs, scaled", blocks(x, size).T.astype(np.float32), True, 3.0)
-        charts.append(Heat("What was read", "", "inputs", case.steps[::size], one.names, [panel], read, _at(case)))
+        charts.append(Heat("What was read", "step", "inputs", case.steps[::size], one.names, [panel], read, _at(case)))
     given, right = quoted(one.labels[case.trained.label]), quoted(one.labels[case.truth])
     hint = f"The label that is given is {given}; the right one is {right}. "
     hint += "Some labels in the data are wrong: look first whether this one is."
@@ -195,10 +195,11 @@ def margin_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figure:
     pair = f"{quoted(labels[case.trained.label])} over {quoted(labels[case.trained.other])}"
     charts: list[Chart | Heat] = [
         share_chart(
-            view.moment, f"{name}: ledger of the margin", "Margin", "biases, the head", case.steps, MARGIN, _at(case)
+            view.moment, f"{name}: ledger of the margin", "Margin", "biases, the head", case.steps, MARGIN, _at(case),
+            _step(study.trained.opened),
         )
         for view, name in _views(case)
-    ]
+    ]  # fmt: skip
     return Figure(
         f"{key}-ledger",
         "Which steps wrote this decision?",
@@ -216,7 +217,8 @@ def sequence_gates_figure(study: SequenceStudy, case: SequenceCase, key: str) ->
             chosen = f"layer {layer}, {_direction(d)}" if D > 1 else f"layer {layer}"
             charts[chosen] = [
                 gates_heat(
-                    view.trace.layers[layer], side.orders[layer][d], case.steps, name, _at(case), direction=d
+                    view.trace.layers[layer], side.orders[layer][d], case.steps, name, _at(case), direction=d,
+                    x=_step(study.trained.opened),
                 )
                 for view, side, name in (
                     (case.trained, study.trained, TRAINED),
@@ -242,7 +244,7 @@ def inputs_figure(study: SequenceStudy, case: SequenceCase, key: str) -> Figure:
     flags = "Flags are held fixed and get no share. " if one.fixed.any() else ""
     charts: list[Chart | Heat] = []
     for view, name in _views(case):
-        charts.append(attribution_steps(view.attribution, name, "margin", case.steps, MARGIN))
+        charts.append(attribution_steps(view.attribution, name, "margin", case.steps, MARGIN, _step(one)))
         if one.names:
             charts.append(attribution_inputs(view.attribution, name, MARGIN))
     return Figure(

@@ -105,7 +105,7 @@ def output_chart(m: Moment, name: str, times: np.ndarray, target: str, history: 
 
 
 def share_chart(
-    m: Moment, title: str, what: str, beyond: str, times: np.ndarray, unit: str, lines: list[Line]
+    m: Moment, title: str, what: str, beyond: str, times: np.ndarray, unit: str, lines: list[Line], x: str = ""
 ) -> Chart:
     """A ledger of one output (``what``) as bars; ``beyond`` says what it has besides the memory."""
     size = block(len(m.shares))
@@ -123,7 +123,7 @@ def share_chart(
     )
     if size > 1:
         facts.append(f"Each bar is the sum of {size} steps.")
-    return Chart(title, "", f"share ({unit})", marks, facts, lines=lines)
+    return Chart(title, x, f"share ({unit})", marks, facts, lines=lines)
 
 
 def memory_chart(
@@ -175,6 +175,7 @@ def gates_heat(
     name: str,
     lines: list[Line],
     direction: int = 0,
+    x: str = "",
 ) -> Heat:
     """All gates and both memories of the first row over its (T,) ``times``, units in the given order."""
     size = block(len(times))
@@ -190,7 +191,7 @@ def gates_heat(
         panels.append(Panel(_GATE_NAMES[gate], values, signed, limit))
     facts = [f"Each column is the mean of {size} steps."] if size > 1 else []
     rows = [f"unit {unit}" for unit in order]
-    return Heat(name, "", "units", times[::size], rows, panels, facts, lines)
+    return Heat(name, x, "units", times[::size], rows, panels, facts, lines)
 
 
 def attribution_figure(study: Study, case: Case, key: str) -> Figure:
@@ -212,7 +213,7 @@ def attribution_figure(study: Study, case: Case, key: str) -> Figure:
     )
 
 
-def attribution_steps(a: Attribution, name: str, what: str, times: np.ndarray, unit: str) -> Chart:
+def attribution_steps(a: Attribution, name: str, what: str, times: np.ndarray, unit: str, x: str = "") -> Chart:
     """By step, all inputs together; ``what`` is taken apart."""
     steps = a.by_step()[: len(times), 0]
     size = block(len(steps))
@@ -222,7 +223,7 @@ def attribution_steps(a: Attribution, name: str, what: str, times: np.ndarray, u
         f"{float(a.value[0] - a.baseline_value[0]):.4g} (completeness error {float(a.error[0]):.1e})."
     )
     marks = [_signed_bars(at, bars, positive) for positive in (True, False)]
-    return Chart(f"{name}, by step", "", f"share ({unit})", marks, [fact])
+    return Chart(f"{name}, by step", x, f"share ({unit})", marks, [fact])
 
 
 def attribution_inputs(a: Attribution, name: str, unit: str, most: int = 8) -> Chart:
