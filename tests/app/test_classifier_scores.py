@@ -12,6 +12,7 @@ from tables import refused
 from task_cases import first_of_two, verses, waves
 
 from tidegate.data.sequences import from_arrays
+from tidegate.tasks import fonts
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
 from tidegate.tasks.classify_metrics import (
     accuracy_interval,
@@ -129,6 +130,22 @@ def test_names_with_dollar_signs_are_drawn_as_they_are():
     """Two of them would begin and end a formula, which these are not."""
     picture = draw_confusion([[2, 1], [0, 3]], ["$10_$20", "_$x^$"], "LSTM", "sequences")
     assert picture[:4] == b"\x89PNG"
+
+
+def test_letters_that_the_usual_font_lacks(monkeypatch, capsys):
+    """From a font that has them, as one that comes with matplotlib has the arc; without any a note, once."""
+
+    def draw(label: str) -> bytes:
+        return draw_confusion([[2, 1], [0, 3]], ["a", label], "LSTM", "sequences")
+
+    fonts._say_boxes.cache_clear()
+    arc = draw("\N{ARC}")
+    assert fonts.fonts_with(frozenset({0x2312, ord("a")}))[1]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(fonts, "_installed", lambda: {"DejaVu Sans": frozenset({ord("a")})})
+    assert draw("\N{ARC}") != arc
+    draw("\u4e2d\u6587")
+    assert capsys.readouterr().err.count("letters that no installed font has are boxes in the pictures") == 1
 
 
 def test_the_report(run, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tidegate.insight.charts import Chart, Figure, Heat, Mark
+from tidegate.tasks.fonts import lettered
 from tidegate.tasks.pictures import drawn
 
 COLOURS = {
@@ -19,6 +20,7 @@ MOST_NAMES = 12  # rows of a heat map that are named
 MOST_STEPS = 20  # steps with a name each, such as a text's bytes, that are all named
 
 
+@lettered
 def png(figure: Figure) -> bytes:
     """The figure as it is first shown, the trained and the untrained model side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

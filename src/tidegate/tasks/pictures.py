@@ -11,6 +11,7 @@ import numpy as np
 
 from tidegate.data.atomic import atomic_write
 from tidegate.tasks.backtest import Backtest
+from tidegate.tasks.fonts import lettered
 from tidegate.tasks.metrics import intervals
 
 MOST_PANELS = 4
@@ -90,6 +91,7 @@ def draw_forecasts(test: Backtest, folder: Path, model: str) -> list[Path]:
     return [png, html]
 
 
+@lettered
 def _png(panels: list[_Panel], levels: list[float], wide: list[tuple[float, float]], model: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -212,6 +214,7 @@ def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+@lettered
 def draw_confusion(confusion: list[list[int]], classes: list[Any], form: str, unit: str) -> bytes:
     """The confusion matrix (K, K) as a PNG: colour is the share of a true class, the number is the count."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
