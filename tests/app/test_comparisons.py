@@ -14,6 +14,8 @@ from task_cases import next_token
 
 import tidegate as tg
 from tidegate.errors import DataError
+from tidegate.insight.model import open_forecast
+from tidegate.insight.study import _twin
 from tidegate.tasks.run import source_of
 
 OPTIONS = {
@@ -95,6 +97,18 @@ def test_a_run_that_does_not_say_what_its_data_were(tmp_path):
     said.write_text(json.dumps(json.loads(said.read_text()) | {"sha256": None}))
     first = tg.Forecaster.load(tmp_path / "run").twin("rnn")
     assert tg.Forecaster.load(tmp_path / "run").twin("rnn").training_ == first.training_  # with its seconds
+
+
+def test_gradients_stand_beside_an_rnn_of_the_same_data_only(tmp_path):
+    model = fitted(hourly(240), tmp_path)
+    made = model.twin("rnn").model_.recurrent.state_dict()
+    twin, what = _twin(open_forecast(tmp_path / "run"))
+    assert what == "trained on the same data"
+    assert all(torch.equal(value, made[name]) for name, value in twin.state_dict().items())
+    fitted(hourly(240, seed=1), tmp_path)
+    twin, what = _twin(open_forecast(tmp_path / "run"))
+    assert twin is None
+    assert what.startswith("untrained; `tidegate evaluate RUN --compare rnn` trains one")
 
 
 def test_scores_keep_beside_them_what_was_trained(run, tmp_path):

@@ -6,7 +6,6 @@ T = history + horizon steps, B windows, I inputs, H hidden units, N worst window
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from tidegate.insight.output import OutputLedger, output_ledger
 from tidegate.insight.spans import MemorySpans, memory_spans
 from tidegate.insight.trace import trace
 from tidegate.rnn import RNN
-from tidegate.tasks.run import MODEL
 from tidegate.trace import Trace
 
 GAP_STEPS = 24  # at which a ledger is held against what really changes
@@ -193,12 +191,10 @@ def gap_steps(end: int, count: int = GAP_STEPS) -> list[int]:
 
 
 def _twin(opened: OpenForecast) -> tuple[RNN | None, str]:
-    """The vanilla RNN trained beside the run, if there is one."""
-    folder = opened.forecaster.folder_
-    if folder is not None and (Path(folder) / "compare-rnn" / MODEL).is_file():
-        from tidegate.tasks.forecast import Forecaster
-
-        found = Forecaster.load(Path(folder) / "compare-rnn").model_.recurrent
+    """The vanilla RNN trained beside the run, if there is one that learnt from the same data."""
+    beside = opened.forecaster
+    if beside.folder_ is not None and "rnn" in beside.compared:
+        found = type(beside).load(beside.folder_ / "compare-rnn").model_.recurrent
         if isinstance(found, RNN) and found.input_size == opened.lstm.input_size:
             return found.eval(), "trained on the same data"
     return None, "untrained; `tidegate evaluate RUN --compare rnn` trains one for comparison"
