@@ -109,6 +109,15 @@ def test_blanks_around_labels_do_not_count(tmp_path):
     assert tagged.words == ["a", " ", "b"]  # but a blank may be a token
 
 
+def test_what_changes_numbers_only_is_said_of_texts():
+    """A list or a folder shows only when it is read that it holds texts."""
+    words, labels = ["abc", "xyz"] * 10, ["first", "last"] * 10
+    note = "text is read as it is: scale, crop change numbers only"
+    options = {"hidden_size": 4, "epochs": 1}
+    assert note in tg.Classifier(**options, scale=0.1, crop=0.2).fit(words, labels).notes_
+    assert not any("as it is" in one for one in tg.Classifier(**options, noise=0.1).fit(words, labels).notes_)
+
+
 @pytest.mark.parametrize("option", ["scale", "warp", "crop"])
 def test_options_that_change_numbers_do_not_go_with_text(option):
     with pytest.raises(ConfigError, match=f"{option} changes sequences of numbers; it does not go with text"):

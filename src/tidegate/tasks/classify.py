@@ -24,6 +24,7 @@ from tidegate.tasks.classify_data import (
     label_columns,
     label_frame,
     make_batch,
+    unused,
     with_labels,
     without_labels,
 )
@@ -225,7 +226,7 @@ class Classifier(SequenceLearner):
         counts = self._part(data, codes, test)
         self.scaling_ = None if data.text else SequenceScaling.fit(data.take(self._parts[0]))
         self._codes = codes
-        lost = [] if self.scaling_ is None else self.scaling_.notes(data.columns)
+        lost = unused(c) if self.scaling_ is None else self.scaling_.notes(data.columns)
         self.notes_ = [about_sequences(data, found), *data.notes, *notes, *about_values(data), *lost, counts]
 
     # -- the model --------------------------------------------------------------------------------

@@ -91,6 +91,13 @@ def check_classes(classes: np.ndarray, codes: np.ndarray, config: ClassifyConfig
         )
 
 
+def unused(config: ClassifyConfig) -> list[str]:
+    """A note on the options that text leaves without effect."""
+    given = [name for name in ("scale", "warp", "crop") if getattr(config, name)]
+    changes = "changes" if len(given) == 1 else "change"
+    return [f"text is read as it is: {', '.join(given)} {changes} numbers only"] if given else []
+
+
 def about_sequences(data: Sequences, classes: np.ndarray) -> str:
     lengths = data.lengths
     unit = "bytes" if data.text else "steps"
