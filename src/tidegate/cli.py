@@ -185,10 +185,12 @@ def export(
     data
         The table to check it on; the one that the run was trained on by default.
     out
-        The file to write.
+        The .onnx file to write.
     format
         onnx: values in and forecasts out in the table's units; the file's metadata describe them.
     """
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"--out {out}: what is written is ONNX, and the file's name ends in .onnx")
     model = load_run(run)
     if not isinstance(model, Forecaster):
         raise ConfigError(f"export writes forecasters; {run} is a run of {model.task}")

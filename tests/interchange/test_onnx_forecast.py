@@ -195,6 +195,11 @@ def test_command(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     hourly().write_csv(tmp_path / "good.csv")
     made = tg.Forecaster(**OPTIONS).fit(str(tmp_path / "good.csv"), target="y", folder=tmp_path / "run")
+    for name in ("f", "f.pt", "f.onnx.csv"):
+        with pytest.raises(SystemExit):
+            main(["export", str(tmp_path / "run"), "--out", str(tmp_path / name)])
+        assert "what is written is ONNX, and the file's name ends in .onnx" in capfd.readouterr().err
+        assert not (tmp_path / name).exists()
     main(["export", str(tmp_path / "run"), "--format", "onnx", "--out", str(tmp_path / "f.onnx")])
     assert "forecasts in onnxruntime differ from tidegate's by at most" in capfd.readouterr().out
     made.export_onnx(tmp_path / "g.onnx")
