@@ -269,7 +269,7 @@ def test_binary_is_fine():
     assert model.predict(data)["bytes"].sum() == 2000
 
 
-def test_a_text_that_has_changed_is_not_scored(fitted, tmp_path):
+def test_a_text_that_has_changed_is_not_scored(tmp_path, capfd):
     (tmp_path / "a.txt").write_bytes(TEXT)
     tg.TextModel(**SMALL).fit(tmp_path / "a.txt", folder=tmp_path / "run")
     (tmp_path / "a.txt").write_bytes(TEXT + b"and more\n")
@@ -278,6 +278,11 @@ def test_a_text_that_has_changed_is_not_scored(fitted, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x" + TEXT)
     with pytest.raises(DataError, match="has changed since the model was trained on it"):
         tg.TextModel.load(tmp_path / "run").evaluate()
+    other = tg.TextModel.load(tmp_path / "run")
+    assert list(other.evaluate(TEXT[:2000], progress=True)["models"]) == ["LSTM"]  # as where its own text is gone
+    assert "without n-grams and xz: " in capfd.readouterr().err
+    with pytest.raises(DataError, match="--compare rnn: .*a.txt has changed since the model was trained on it"):
+        other.evaluate(TEXT[:2000], compare=["rnn"])
 
 
 def test_runs_in_the_folder_that_is_read_are_left_out(tmp_path):

@@ -219,12 +219,13 @@ class Learner(Estimator):
             begun = read_config(path, self.Config).model_dump() == options
             if begun and (path / MODEL).is_file():
                 return type(self).load(path)
-        data = read()
-        if not self._learnt_here and self.data_ is not None and self._digest not in (None, digest(self.data_)):
+        there = not self._learnt_here and self.source_is_there
+        if there and self._digest not in (None, digest(str(self.data_))):
             raise DataError(
                 f"--compare {form}: {self.data_} has changed since the model was trained on it, and only what has "
                 "learnt from the same data can be compared; leave --compare out, or train again"
             )
+        data = read()
         if progress:
             say([f"beside it: {form}"])
         other = self._like(options)

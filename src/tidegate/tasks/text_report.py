@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tidegate
-from tidegate.data.plain import characters, read_text
+from tidegate.data.plain import Text, characters, read_text
+from tidegate.errors import DataError
 from tidegate.tasks.classify_metrics import ratio_interval
 from tidegate.tasks.learner import Report
 from tidegate.tasks.report import markdown_table
@@ -68,10 +69,11 @@ def evaluate(
         twin = model.twin(form, progress=progress)
         found.setdefault(twin.form, twin.byte_bits(data, _tail(before)))
     orders: dict[int, float] = {}
-    if model.text_ is not None or model.source_is_there:  # else what it learnt from cannot be read
+    text = _learnt_from(model, progress)
+    if text is not None:
         if progress:
             say(["Kneser-Ney n-grams and xz on the same text"])
-        known = model.training_text().data[: model.ends_[1]]
+        known = text.data[: model.ends_[1]]
         orders, title, bits = ngrams(known, model.ends_[0], data, before)
         found[title] = bits
         found["xz, given the training text"] = conditioned_xz(known[-MOST:], data)
@@ -95,6 +97,18 @@ def evaluate(
         },
         "ngrams": {str(n): bits for n, bits in orders.items()},
     }
+
+
+def _learnt_from(model: TextModel, progress: bool) -> Text | None:
+    """The text of ``fit``; None where it cannot be read any more, or is another one now."""
+    if model.text_ is None and not model.source_is_there:
+        return None
+    try:
+        return model.training_text()
+    except DataError:
+        if progress:
+            say([f"without n-grams and xz: {model.data_}, which they learn from, is not as it was in training"])
+        return None
 
 
 def _tail(before: np.ndarray | None) -> np.ndarray | None:
