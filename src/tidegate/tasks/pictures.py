@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +96,6 @@ def draw_forecasts(test: Backtest, folder: Path, model: str) -> list[Path]:
 @lettered
 def _png(panels: list[_Panel], levels: list[float], wide: list[tuple[float, float]], model: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 0.6 + 2.6 * len(panels)), dpi=120, layout="constrained")
@@ -119,9 +120,7 @@ def _png(panels: list[_Panel], levels: list[float], wide: list[tuple[float, floa
         axis.grid(color="#e4e4e4", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
         if np.issubdtype(panel.time.dtype, np.datetime64):
-            locator = AutoDateLocator()
-            axis.xaxis.set_major_locator(locator)
-            axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+            _date_ticks(axis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, fontsize=9, frameon=False)
     data = io.BytesIO()
     figure.savefig(data, format="png")
@@ -201,6 +200,31 @@ def _html(panels: list[_Panel], levels: list[float], wide: list[tuple[float, flo
     script = SCHEME.replace("@@colours@@", json.dumps(colours))
     plot = figure.to_html(include_plotlyjs=True, full_html=False, post_script=script, config={"responsive": True})
     return PAGE.replace("@@figure@@", plot)
+
+
+def _date_ticks(axis: Any) -> None:
+    """Label each tick of an axis of dates by what tells it from the one before, and the first in full."""
+    from matplotlib.dates import AutoDateLocator, num2date
+
+    low, high = axis.get_xlim()
+    multiples = not 5 <= high - low <= 44  # days; with multiples the 31st and the 1st would both be ticks
+    at = np.array(AutoDateLocator(interval_multiples=multiples).tick_values(num2date(low), num2date(high)))
+    at = at[(low <= at) & (at <= high)]
+    axis.set_xticks(at, _date_labels(num2date(at)))
+
+
+def _date_labels(times: list[datetime]) -> list[str]:
+    """The time, day, month or year; below it the day, month and year where they change."""
+    gap = min(((b - a).days for a, b in pairwise(times)), default=0)
+    clock = "%H:%M" + ":%S" * any(t.second or t.microsecond for t in times) + ".%f" * any(t.microsecond for t in times)
+    forms = [clock, "%d %b", "%Y"] if gap < 1 else ["%d", "%b", "%Y"] if gap < 28 else ["%b", "%Y"]
+    labels, before = [], [""]
+    for t in times:
+        first, *rest = [t.strftime(form.replace("%d", str(t.day))) for form in (forms if gap < 365 else ["%Y"])]
+        changed = [] if rest == before else rest if rest[-1:] != before[-1:] else rest[:1]
+        labels.append(f"{first}\n{' '.join(changed)}".rstrip())
+        before = rest
+    return labels
 
 
 def drawn(text: Any) -> str:
