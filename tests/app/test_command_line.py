@@ -406,6 +406,17 @@ def test_covariates_that_are_partly_known_ahead_and_short_histories_are_noted(ru
     assert "1 series have fewer than the 12 steps that the model reads, and the others are masked:  (5)\n" in found.out
 
 
+def test_a_score_is_called_validation_only_where_data_are_held_out(kept, run, tmp_path):
+    words = ["train", "forecast", kept / "good.csv", *OF_TABLE, *SMALL, "--pretrain", "1", "--out", tmp_path / "run"]
+    trained = run(*words).err
+    assert trained.count("  validation ") == 2
+    assert "training score" not in trained
+    refitted = run("predict", tmp_path / "run", kept / "good.csv", "-o", tmp_path / "f.csv", "--refit").err
+    assert refitted.count("  training score ") == 2
+    assert "validation" not in refitted
+    assert "best so far" not in refitted.splitlines()[-1]
+
+
 def test_targets_that_32_bits_do_not_tell_apart(run, tmp_path):
     words = ["train", "forecast", tmp_path / "a.csv", *OF_TABLE, *SMALL, "--out", tmp_path / "run"]
     hourly().with_columns(y=pl.col("y") + 1e9).write_csv(tmp_path / "a.csv")

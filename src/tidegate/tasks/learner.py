@@ -264,7 +264,7 @@ class Learner(Estimator):
                 folder = None if path is None else make_folder(path / f"member-{k + 1}")
                 if progress:
                     say([f"member {k + 1} of {count}"])
-            self._start(config, folder, resume=resume, progress=progress)
+            self._start(config, folder, resume=resume, progress=progress, held_out=epochs is None)
             found = train(job(), config, folder, resume=resume, progress=progress, fixed_epochs=epochs)
             place = found if k == 0 else dataclasses.replace(place, seconds=place.seconds + found.seconds)
             members.append(self.model_)
@@ -272,7 +272,9 @@ class Learner(Estimator):
             self.model_ = Ensemble(members, self.combine)
         return place
 
-    def _start(self, config: TrainingConfig, path: Path | None, *, resume: bool, progress: bool) -> None:
+    def _start(
+        self, config: TrainingConfig, path: Path | None, *, resume: bool, progress: bool, held_out: bool = True
+    ) -> None:
         """Fresh weights from the seed, and next-step prediction where it is asked for."""
         torch.manual_seed(config.seed)
         self.model_ = self._build()
@@ -283,7 +285,8 @@ class Learner(Estimator):
             if progress:
                 say(["next-step prediction first"])
             folder = None if path is None else make_folder(path / PRETRAINING)
-            train(job, config.model_copy(update={"epochs": epochs}), folder, resume=resume, progress=progress)
+            config = config.model_copy(update={"epochs": epochs})
+            train(job, config, folder, resume=resume, progress=progress, held_out=held_out)
             self._taught[config.seed] = {name: value.clone() for name, value in self.model_.state_dict().items()}
 
     @property

@@ -91,6 +91,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     fixed_epochs: int | None = None,
+    held_out: bool = True,
 ) -> Place:
     """Train ``job.model`` in place; at the end it holds the weights of the best epoch.
 
@@ -107,6 +108,8 @@ def train(
         Show a progress bar on a terminal, or a line an epoch elsewhere.
     fixed_epochs : int, optional
         Stop after so many epochs and keep the last weights (refitting on all data).
+    held_out : bool
+        Is ``job.validate`` of data that are not learnt from? Only for what is shown.
 
     Raises
     ------
@@ -152,7 +155,8 @@ def train(
 
     last = fixed_epochs or config.epochs
     saved = time.monotonic()
-    bar = Progress(last, per_epoch, enabled=progress and accelerator.is_main_process)
+    shown = progress and accelerator.is_main_process
+    bar = Progress(last, per_epoch, held_out=held_out and fixed_epochs is None, enabled=shown)
     with bar, _held_interrupt() as interrupted:
         while place.epoch < last and not _stale(place, config, fixed_epochs):
             started = time.monotonic()

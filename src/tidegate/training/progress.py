@@ -22,17 +22,21 @@ def say(notes: list[str]) -> None:
 
 
 class Progress:
-    """A bar with loss, validation score, speed and time left; a line an epoch where no terminal is."""
+    """A bar with loss, score, speed and time left; a line an epoch where no terminal is.
 
-    def __init__(self, epochs: int, batches: int, *, enabled: bool = True) -> None:
+    The score is named "validation" only where it is of data held out.
+    """
+
+    def __init__(self, epochs: int, batches: int, *, held_out: bool = True, enabled: bool = True) -> None:
         self._console = Console(stderr=True)
         self._enabled = enabled
         self._epochs, self._batches = epochs, batches
+        self._held_out, self._scored = held_out, "validation" if held_out else "training score"
         self._live = enabled and self._console.is_terminal
         self._bar = Bar(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]:.4f}  validation {task.fields[score]:.4f}"),
+            TextColumn(f"loss {{task.fields[loss]:.4f}}  {self._scored} {{task.fields[score]:.4f}}"),
             TextColumn("{task.fields[speed]:.1f} batches/s"),
             TimeRemainingColumn(compact=True),
             console=self._console,
@@ -70,10 +74,10 @@ class Progress:
         self._bar.update(self._task, score=score)
         if self._enabled:
             row = place.history[-1]
-            mark = "  best so far" if place.best_epoch == place.epoch + 1 else ""
+            mark = "  best so far" if self._held_out and place.best_epoch == place.epoch + 1 else ""
             self._console.print(
-                f"epoch {place.epoch + 1:3d}/{self._epochs}  loss {_shown(row['loss'])}  validation {_shown(score)}  "
-                f"{place.seconds:.0f} s{mark}",
+                f"epoch {place.epoch + 1:3d}/{self._epochs}  loss {_shown(row['loss'])}  {self._scored} "
+                f"{_shown(score)}  {place.seconds:.0f} s{mark}",
                 highlight=False,
             )
 
