@@ -88,6 +88,7 @@ def _train_command(
     compare: Sequence[str],
 ) -> None:
     """Collect options from the command line, a file or a run to go on with; then train."""
+    source = config
     if resume:
         if out is None:
             raise ConfigError("--resume needs the run folder to go on with: give it as --out")
@@ -100,12 +101,17 @@ def _train_command(
             what = ", ".join("--" + name.replace("_", "-") for name in changed) or "--config"
             raise ConfigError(f"--resume goes on with the options of {out}; it cannot change {what}")
         fields, data = kept, data or (Path(known) if (known := source_of(out).data) else None)
+        source = out / "config.toml"
     else:
         fields = (read_toml(config) if config else {}) | given
     if data is None:
         raise ConfigError(f"DATA is needed: {kind.data_help[:1].lower()}{kind.data_help[1:].rstrip('.')}")
     folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
-    train_model(kind(**fields), data, folder, resume=resume, compare=compare)
+    try:
+        model = kind(**fields)
+    except ConfigError as error:  # those given on the command line are checked before
+        raise ConfigError(f"{error} (with the options in {source})") from None
+    train_model(model, data, folder, resume=resume, compare=compare)
 
 
 def train_model(

@@ -378,8 +378,14 @@ def test_what_is_needed_and_what_is_wrong_in_a_file(kept, run, tmp_path):
     config = tmp_path / "a.toml"
     config.write_text("hiden_size = 3\nepohcs = 4\n")
     said = "unknown option 'hiden_size'; did you mean 'hidden_size'? unknown option 'epohcs'; did you mean 'epochs'?"
-    refused(run("train", "forecast", kept / "good.csv", *OF_TABLE, "--config", config), said)
+    words = ["train", "forecast", kept / "good.csv", *OF_TABLE, "--config", config]
+    refused(run(*words), f"{said} (with the options in {config})")
+    config.write_text("validation = 0.5\n")
+    refused(run(*words, "--test", "0.4"), f"; given 0.5 and 0.4 (with the options in {config})")
     shutil.copytree(kept / "base", tmp_path / "run")
+    _edit("epochs = 1", "epochs = 0")(tmp_path / "run")
+    resumed = run("train", "forecast", "--resume", "--out", tmp_path / "run")
+    refused(resumed, f"given 0 (with the options in {tmp_path / 'run' / 'config.toml'})")
     (tmp_path / "run" / "config.toml").write_text("history = 'x")
     refused(run("evaluate", tmp_path / "run"), f"error: {tmp_path / 'run' / 'config.toml'} is not valid TOML")
 
