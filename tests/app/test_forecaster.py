@@ -413,6 +413,24 @@ def test_a_run_of_a_later_format_is_refused(model, tmp_path):
         tg.Forecaster.load(tmp_path)
 
 
+def test_missing_covariates_are_noted(model):
+    row = pl.int_range(pl.len()).over("s")
+    gaps = without_last(TABLE).with_columns(
+        k=pl.when(row % 5 != 0).then("k"), p=pl.when((row % 4 != 0) | (pl.col("s") == "b")).then("p")
+    )
+    known = 2 * (STEPS - HORIZON)
+    expected = [f"k: 198 of {known} steps are missing (20%)", f"p: 124 of {known} steps are missing (13%)"]
+    model.predict(gaps)
+    assert [note for note in model.predict_notes_ if "missing" in note] == expected
+    made = tg.Forecaster(**OPTIONS | {"epochs": 1, "windows": 64}, series="s", known="k", past="p")
+    made.fit(gaps, target="y")
+    assert [note for note in made.notes_ if "missing" in note] == expected
+
+    # Rows that only the forecast adds are not missing in the table.
+    model.predict(TABLE.filter((pl.col("s") == "a") | (row < STEPS - 2)))
+    assert not [note for note in model.predict_notes_ if "missing" in note]
+
+
 def test_a_series_that_ended_long_ago_is_noted(model):
     row = pl.int_range(pl.len()).over("s")
     model.predict(TABLE.filter((pl.col("s") == "a") | (row < STEPS - HORIZON)))

@@ -67,6 +67,23 @@ def test_values_stand_where_they_belong():
     ]
 
 
+def test_what_is_missing_is_counted_up_to_the_steps_to_be_forecast():
+    columns = {"s": list("aaaaab"), "y": [1, None, 3, None, None, 5], "k": [1, 2, None, 4, None, 6]}
+    p = panel(columns | {"p": [None, 1, 2, None, None, 7]}, series="s", known=["k"], past=["p"])
+    assert p.now == 3
+    assert p.notes[1:] == ["y: 1 of 4 steps are missing (25%)"]
+    assert p.about_missing(p.known_names, p.known) == ["k: 1 of 4 steps are missing (25%)"]
+    assert p.about_missing(p.past_names, p.past) == ["p: 1 of 4 steps are missing (25%)"]
+
+    # A step with a past covariate, or with the target of another series, has been.
+    p = panel(columns | {"p": [None, 1, 2, 3, None, 7]}, series="s", known=["k"], past=["p"])
+    assert p.notes[1:] == ["y: 2 of 5 steps are missing (40%)"]
+    p = panel({"s": list("aaaabbbb"), "y": [1, None, None, None, 5, 6, 7, 8]}, series="s")
+    assert p.notes[1:] == ["y: 3 of 8 steps are missing (38%)"]
+    p = panel({"s": list("ab"), "y": [1, 2], "q": [None, "high"], "r": [1.5, None]}, series="s", static=["q", "r"])
+    assert p.notes[1:] == ["q: 1 of 2 series has no value", "r: 1 of 2 series has no value"]
+
+
 def test_the_order_of_rows_does_not_matter():
     p = many()
     frame = p.to_frame().sample(fraction=1, shuffle=True, seed=1)

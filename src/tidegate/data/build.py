@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidegate.data.columns import Rows, Times, as_text, no_value, numbers, percent, times, when
+from tidegate.data.columns import Rows, Times, as_text, no_value, numbers, times, when
 from tidegate.data.grid import DAY, HOUR, Grid, Ints, infer_grid, parse_frequency
 from tidegate.data.panel import Floats, Panel
 from tidegate.data.table import check_columns
@@ -104,12 +104,8 @@ def make_panel(
 
     targets = gather("--target")
     for i, name in enumerate(target):
-        missing = int(np.isnan(targets[:, i]).sum())
-        if missing == len(targets):
+        if np.isnan(targets[:, i]).all():
             raise DataError(f"--target {name}: the column holds no value at all")
-        if missing:
-            share = percent(missing, len(targets))
-            notes.append(f"{name}: {missing:,} of {len(targets):,} steps are missing ({share})")
     known_values, past_values = gather("--known"), gather("--past")
     table, static_names, found = _static(df, static, codes, rows, names, categories, notes)
     jumps = np.diff(ranked)[order.same] - 1
@@ -118,10 +114,11 @@ def make_panel(
         text = f"filled {gaps:,} gap{'s' * (gaps > 1)} ({filled:,} missing step{'s' * (filled > 1)})"
         notes.insert(0, f"{text} on the {place} grid")
     notes.insert(0, _summary(names, lengths, first, place, time))
-    return Panel(
+    panel = Panel(
         names, offsets, targets, known_values, past_values, table, first, place,
         list(target), list(known), list(past), static_names, time, series, found, notes,
     )  # fmt: skip
+    return replace(panel, notes=[*notes, *panel.about_missing(target, targets)])
 
 
 def _check_roles(df: pl.DataFrame, roles: dict[str, Sequence[str]]) -> None:
@@ -316,14 +313,18 @@ def _static(
                 raise DataError(f"--static {name}: the column holds no value at all")
             if new := [v for v in seen if v not in kinds]:
                 notes.append(f"{name}: {', '.join(map(repr, new[:5]))} did not occur in training and tells nothing")
+            absent = values.count(None)
             features.append(np.array([[v == k for k in kinds] for v in values], dtype=np.float32))  # (S, kinds)
             labels += [f"{name}={k}" for k in kinds]
             found[name] = kinds
         else:
             given = pl.Series(name, numbers(column, "--static", rows)).fill_nan(None)
             one = _one_a_series(name, given, codes, rows, names)
+            absent = one.count(None)
             features.append(np.array([[np.nan if v is None else v] for v in one], dtype=np.float32))  # (S, 1)
             labels.append(name)
+        if absent:
+            notes.append(f"{name}: {absent:,} of {len(names):,} series {'has' if absent == 1 else 'have'} no value")
     empty = np.zeros((len(names), 0), dtype=np.float32)
     return np.concatenate([empty, *features], axis=1), labels, found
 

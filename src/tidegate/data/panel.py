@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tidegate.data.columns import percent
 from tidegate.data.grid import Grid, Ints
 
 Floats = NDArray[np.float32]
@@ -100,6 +101,27 @@ class Panel:
         last = np.searchsorted(seen, self.offsets[1:]) - 1
         position = np.where(last >= 0, seen[last], -1) if len(seen) else np.full(len(self), -1)
         return np.maximum(position + 1 - self.offsets[:-1], 0)
+
+    @cached_property
+    def now(self) -> int:
+        """1 + the last grid index at which any series has a target or past covariate; the rest is to be forecast."""
+        seen = np.flatnonzero(~np.isnan(np.concatenate([self.targets, self.past], axis=1)).all(axis=1))
+        return int(self._indices[seen].max(initial=self.first.min(initial=0) - 1)) + 1
+
+    @cached_property
+    def _indices(self) -> Ints:
+        """Grid index of every step, (N,)."""
+        return np.arange(self.steps) + np.repeat(self.first - self.offsets[:-1], self.lengths)
+
+    def about_missing(self, names: Sequence[str], values: Floats) -> list[str]:
+        """Notes on the values that are missing in columns of the panel, (N, their number), up to ``now``."""
+        lacking = np.isnan(values[self._indices < self.now])
+        total, counts = len(lacking), lacking.sum(0).tolist()
+        return [
+            f"{name}: {count:,} of {total:,} steps are missing ({percent(count, total)})"
+            for name, count in zip(names, counts, strict=True)
+            if count
+        ]
 
     def length(self, s: int) -> int:
         """The number of steps of series s."""

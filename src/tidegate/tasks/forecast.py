@@ -32,6 +32,7 @@ from tidegate.tasks.forecast_data import (
     forecast_columns,
     forecast_frame,
     marks_of_missing,
+    missing_covariates,
     split,
     unknown_ahead,
 )
@@ -184,13 +185,14 @@ class Forecaster(Learner):
             raise ValueError(f"samples is a number of paths, 0 for quantiles; given {samples}")
         if seed < 0:
             raise ConfigError(f"seed is a number of at least 0; given {seed}")
-        panel = self._read(data, like=self.panel_facts_).extend(self.horizon)
+        given = self._read(data, like=self.panel_facts_)
+        panel = given.extend(self.horizon)
         check_distinct(forecast_columns(panel, self.config.quantiles, samples))
         windows = self._windows(panel)
         ends = panel.history_ends.astype(np.int64)
         origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
-        self.predict_notes_ = [*panel.notes, *marks_of_missing(panel)]
+        self.predict_notes_ = [*panel.notes, *missing_covariates(given), *marks_of_missing(panel)]
         self.predict_notes_ += _about("{} have no known target and are skipped", empty)
         self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
         short = [f"{n} ({end})" for n, end in zip(panel.names, ends.tolist(), strict=True) if 0 < end < windows.history]

@@ -52,7 +52,12 @@ def about_values(panel: Panel) -> list[str]:
                 f"{column}: the largest value, {largest:.3g}, is over a million times as large as nearly all others; "
                 "if it is a mistake, leave it empty"
             )
-    return notes + marks_of_missing(panel)
+    return missing_covariates(panel) + notes + marks_of_missing(panel)
+
+
+def missing_covariates(panel: Panel) -> list[str]:
+    """Notes on values of covariates that are missing before the steps to be forecast."""
+    return [*panel.about_missing(panel.known_names, panel.known), *panel.about_missing(panel.past_names, panel.past)]
 
 
 def marks_of_missing(panel: Panel) -> list[str]:

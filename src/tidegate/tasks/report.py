@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tidegate
 from tidegate.tasks.backtest import Backtest, evaluate, table
+from tidegate.tasks.forecast_data import missing_covariates
 from tidegate.tasks.learner import Report
 from tidegate.tasks.pictures import draw_forecasts
 from tidegate.tasks.run import CARD, CONFIG, METRICS, MODEL, write_metrics, write_text
@@ -23,6 +24,7 @@ def write_report(forecaster: Forecaster, test: Backtest, folder: Path, data: Any
     pictures = draw_forecasts(test, folder, forecaster.config.cell.upper())
     if data is None:
         write_text(folder / CARD, _card(forecaster, metrics, command))
+    panel = test.windows.panel
     names = (MODEL, CONFIG, METRICS, HISTORY, CARD)
     about = metrics["test"]
     sentence = coverage_sentence(metrics, forecaster.config.cell.upper())
@@ -30,7 +32,7 @@ def write_report(forecaster: Forecaster, test: Backtest, folder: Path, data: Any
         f"{about['forecasts']} forecasts of {about['horizon']} steps on the untouched last part; * is best",
         *table(metrics),
         [sentence] if sentence else [],
-        test.windows.panel.notes if data is not None else [],
+        [*panel.notes, *missing_covariates(panel)] if data is not None else [],
         [*(folder / name for name in names if (folder / name).exists()), *pictures],
     )
 
