@@ -390,6 +390,34 @@ def test_refit_learns_from_all_of_the_data():
         made.evaluate()  # nothing is untouched any more
 
 
+def test_a_series_whose_last_values_are_missing_is_noted(model):
+    row = pl.int_range(pl.len()).over("s")
+
+    def noted(table: pl.DataFrame, made: tg.Forecaster = model) -> list[str]:
+        made.predict(table)
+        return [note for note in made.predict_notes_ if "latest steps" in note]
+
+    said = "no value in the latest steps, and {} forecast from an earlier one on: "
+    late = pl.when((pl.col("s") == "a") | (row < STEPS - 3)).then("y")
+    one = ["1 series has " + said.format("is") + "b (last value 3 steps ago)"]
+    assert noted(TABLE) == noted(without_last(TABLE)) == []
+    assert noted(TABLE.with_columns(y=late)) == one
+    assert noted(TABLE.filter(late.is_not_null())) == one
+    both = TABLE.with_columns(y=pl.when(row < STEPS - 1).then("y"))  # the past covariate goes on
+    assert noted(both) == [
+        "2 series have " + said.format("are") + "a (last value 1 step ago), b (last value 1 step ago)"
+    ]
+    long_ago = TABLE.with_columns(y=pl.when((pl.col("s") == "a") | (row < STEPS - HORIZON - 1)).then("y"))
+    assert noted(long_ago) == []  # there is a note on that already
+
+    # Where nothing is known ahead, rows without a target are not there for that.
+    alone = TABLE.filter(s="a").select("t", "y")
+    made = tg.Forecaster(**OPTIONS | {"epochs": 1, "windows": 64}).fit(alone, target="y")
+    assert noted(alone, made) == []
+    gap = alone.with_columns(y=pl.when(pl.int_range(STEPS) < STEPS - 2).then("y"))
+    assert noted(gap, made) == ["1 series has " + said.format("is") + "y (last value 2 steps ago)"]
+
+
 # --- kept on disk --------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ from tidegate.tasks.forecast_data import (
     marks_of_missing,
     missing_covariates,
     split,
+    steps_behind,
     unknown_ahead,
 )
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
@@ -199,8 +200,18 @@ class Forecaster(Learner):
         fewer = f"have fewer than the {windows.history} steps that the model reads, and the others are masked"
         self.predict_notes_ += _about(f"{{}} {fewer}", short)
         stops = panel.first[origins.series] + origins.step  # grid index after each history
-        early = [panel.names[s] for s in origins.series[stops.max(initial=0) - stops > self.horizon]]
+        long_ago = stops.max(initial=0) - stops > self.horizon
+        early = [panel.names[s] for s in origins.series[long_ago]]
         self.predict_notes_ += _about("{} end long before the others, and are forecast from their own end", early)
+        behind = steps_behind(given).tolist()
+        lately = [
+            f"{panel.names[s] or panel.target_names[0]} (last value {behind[s]} step{'s' * (behind[s] > 1)} ago)"
+            for s in origins.series[~long_ago]
+            if behind[s]
+        ]
+        self.predict_notes_ += _about(
+            "{} {have} no value in the latest steps, and {are} forecast from an earlier one on", lately
+        )
         if unknown := unknown_ahead(panel, self.horizon):
             self.predict_notes_.append(f"known ahead, but without values there, and so masked: {', '.join(unknown)}")
         quantiles = calibration.widen(

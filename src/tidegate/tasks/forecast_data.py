@@ -132,6 +132,15 @@ def split(windows: Windows, parts: Parts) -> tuple[Origins, Origins, list[str]]:
     return train_origins, valid_origins, notes
 
 
+def steps_behind(panel: Panel) -> np.ndarray:
+    """How many steps before the latest one each series has its last target, (S,).
+
+    Without covariates known ahead, the last row of the table is the latest; with them, rows may be the future.
+    """
+    end = panel.now if panel.known_names else int((panel.first + panel.lengths).max())
+    return end - panel.first - panel.history_ends
+
+
 def unknown_ahead(panel: Panel, horizon: int) -> list[str]:
     """Covariates known in the future that lack values in the steps to forecast, with how many."""
     starts = (panel.offsets[:-1] + panel.history_ends)[panel.history_ends > 0]  # of the futures that are forecast
