@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tidegate.data.build import make_panel
 from tidegate.data.calendar import calendar_names
 from tidegate.data.grid import Grid
-from tidegate.data.panel import Panel
-from tidegate.data.table import as_given, read_table
-from tidegate.data.windows import EVER, Origins, Scaling, Windows, learnt_late
-from tidegate.errors import ConfigError, DataError
+from tidegate.data.table import as_given
+from tidegate.data.windows import EVER, Origins, Scaling, Windows
+from tidegate.errors import ConfigError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
 from tidegate.tasks.baselines import chunks, scaled_truth
@@ -27,20 +25,19 @@ from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.forecast_data import (
     Parts,
-    about_scaling,
-    about_values,
+    about_series,
     forecast_columns,
     forecast_frame,
     marks_of_missing,
     missing_covariates,
-    split,
     steps_behind,
     unknown_ahead,
 )
 from tidegate.tasks.forecast_job import ForecastJob, pretraining
-from tidegate.tasks.learner import Learner, Report
+from tidegate.tasks.learner import Report
 from tidegate.tasks.metrics import intervals
 from tidegate.tasks.network import ForecastNet
+from tidegate.tasks.panel_learner import PanelLearner
 from tidegate.tasks.sequence_data import check_distinct
 from tidegate.training.ensemble import mean_of_quantiles
 from tidegate.training.pretrain import NextStepJob
@@ -59,7 +56,7 @@ class Rolled(NamedTuple):
     margins: np.ndarray  # (h, C, K) for the next forecast
 
 
-class Forecaster(Learner):
+class Forecaster(PanelLearner):
     """Forecasts with one LSTM that reads history and future as one sequence.
 
     Parameters
@@ -91,18 +88,9 @@ class Forecaster(Learner):
     table_fields: ClassVar[tuple[str, ...]] = (
         "target", "time", "series", "horizon", "known", "past", "static", "frequency", "validation", "test",
     )  # fmt: skip
-    config: ForecastConfig
-    resolved_: ForecastConfig
     model_: ForecastNet
-    windows_: Windows
-    scaling_: Scaling
-    panel_facts_: dict[str, Any]
-    parts_: Parts
-    calendar_: list[str]
     calibration_: dict[str, np.ndarray]
-    _origins: list[Origins]  # to train on and to stop by
     _rolled: Rolled | None = None
-    _given: Forecaster | None = None  # whose parts and scaling another form of the model takes
 
     def fit(
         self,
@@ -194,22 +182,24 @@ class Forecaster(Learner):
         origins = Origins(np.flatnonzero(ends), ends[ends > 0])  # a series without any target has no past
         empty = [name for name, end in zip(panel.names, ends, strict=True) if end == 0]
         self.predict_notes_ = [*panel.notes, *missing_covariates(given), *marks_of_missing(panel)]
-        self.predict_notes_ += _about("{} have no known target and are skipped", empty)
-        self.predict_notes_ += _about("{} did not occur in training; each is scaled by itself", self._unseen(panel))
+        self.predict_notes_ += about_series("{} have no known target and are skipped", empty)
+        self.predict_notes_ += about_series(
+            "{} did not occur in training; each is scaled by itself", self._unseen(panel)
+        )
         short = [f"{n} ({end})" for n, end in zip(panel.names, ends.tolist(), strict=True) if 0 < end < windows.history]
         fewer = f"have fewer than the {windows.history} steps that the model reads, and the others are masked"
-        self.predict_notes_ += _about(f"{{}} {fewer}", short)
+        self.predict_notes_ += about_series(f"{{}} {fewer}", short)
         stops = panel.first[origins.series] + origins.step  # grid index after each history
         long_ago = stops.max(initial=0) - stops > self.horizon
         early = [panel.names[s] for s in origins.series[long_ago]]
-        self.predict_notes_ += _about("{} end long before the others, and are forecast from their own end", early)
+        self.predict_notes_ += about_series("{} end long before the others, and are forecast from their own end", early)
         behind = steps_behind(given).tolist()
         lately = [
             f"{panel.names[s] or panel.target_names[0]} (last value {behind[s]} step{'s' * (behind[s] > 1)} ago)"
             for s in origins.series[~long_ago]
             if behind[s]
         ]
-        self.predict_notes_ += _about(
+        self.predict_notes_ += about_series(
             "{} {have} no value in the latest steps, and {are} forecast from an earlier one on", lately
         )
         if unknown := unknown_ahead(panel, self.horizon):
@@ -256,15 +246,6 @@ class Forecaster(Learner):
         from tidegate.tasks.report import write_report
 
         return write_report(self, self.backtest(data, compare=compare, progress=progress), folder, data, command)
-
-    def windows_for(self, data: Any = None) -> Windows:
-        """Windows over a table, or over the data of ``fit`` (read again after ``load``)."""
-        if data is None and getattr(self, "windows_", None) is not None:
-            return self.windows_
-        windows = self._windows(self._read(self._source(data), like=self.panel_facts_))
-        if data is None:
-            self.windows_ = windows
-        return windows
 
     def export_onnx(self, path: str | Path, data: Any = None, *, opset: int | None = None) -> Exported:
         """Write the whole forecaster as ONNX, scaling and calibration included (``tidegate[onnx]``).
@@ -330,100 +311,6 @@ class Forecaster(Learner):
         if unknown or not isinstance(self.panel_facts_["categories"], dict):
             raise ValueError("calendar or categories")
 
-    def _unseen(self, panel: Panel) -> list[str]:
-        """Series of a table that training had not; without --series there is only one."""
-        return self.scaling_.unseen(panel) if self.config.series else []
-
-    @property
-    def horizon(self) -> int:
-        """Steps forecast."""
-        assert self.resolved_.horizon is not None
-        return self.resolved_.horizon
-
-    @property
-    def stride(self) -> int:
-        """Steps between the origins of a backtest: a quarter of the horizon, so that each time of day is met."""
-        return max(1, self.horizon // 4)
-
-    # -- from a table to windows ----------------------------------------------------------------
-
-    def _read(self, data: Any, like: dict[str, Any] | None = None) -> Panel:
-        """The panel of a table; ``like`` is the training panel's facts."""
-        c = self.config
-        named = [name for name in (c.time, c.series) if name]
-        columns = [*c.target, *c.known, *c.past, *c.static, *named]
-        text = [c.series] if c.series else []
-        table = read_table(data, columns, text=[*text, *(like["categories"] if like else [])])
-        options: dict[str, Any] = {"frequency": c.frequency}
-        if like is not None:
-            options = {"grid": Grid.from_dict(like["grid"]), "categories": like["categories"]}
-        return make_panel(
-            table,
-            target=c.target,
-            time=c.time,
-            series=c.series,
-            known=c.known,
-            past=c.past,
-            static=c.static,
-            **options,
-        )
-
-    def _prepare(self, panel: Panel) -> None:
-        """Choose season, horizon and history, part the time, fit the scaling; or take all this from another form."""
-        check_distinct(forecast_columns(panel, self.config.quantiles))
-        if self._given is None:
-            self._choose(panel)
-            self._scale(panel)
-        else:
-            self.resolved_, self.notes_ = self.config, [*panel.notes]
-            for name in ("parts_", "panel_facts_", "calendar_", "scaling_"):
-                setattr(self, name, getattr(self._given, name))
-        self.windows_ = self._windows(panel)
-        *self._origins, notes = split(self.windows_, self.parts_)
-        self.notes_ += notes
-
-    def _choose(self, panel: Panel) -> None:
-        """Sets ``resolved_``, ``parts_``, ``calendar_`` and what is kept of the panel."""
-        c = self.config
-        longest = int(panel.history_ends.max())
-        season = c.season or panel.grid.default_season()
-        horizon = c.horizon or max(1, min(season, round(0.9 * min(c.test, c.validation) * longest)))
-        history = c.history or max(1, min(max(7 * season if season > 1 else 0, 3 * horizon, 8), longest // 3))
-        self.resolved_ = c.model_copy(update={"season": season, "horizon": horizon, "history": history})
-        low, end = int(panel.first.min()), int((panel.first + panel.history_ends).max())
-        span = end - low
-        if history + horizon > longest:
-            raise DataError(
-                f"the horizon of {horizon} and the history of {history} steps need {history + horizon} steps in a "
-                f"row, and the longest series has {longest}; lower --horizon or --history, or bring more data"
-            )
-        self.parts_ = Parts(low + round(span * (1 - c.test - c.validation)), low + round(span * (1 - c.test)), end)
-        self.panel_facts_ = {"grid": panel.grid.to_dict(), "categories": panel.categories}
-        names = calendar_names(panel.grid) if c.calendar else []
-        steps = self.parts_.train_end - low
-        # A cycle seen less than twice says nothing about its return.
-        periods = {name: _period(panel.grid, name) for name in names}
-        self.calendar_ = [name for name in names if 2 * periods[name] <= steps]
-
-    def _scale(self, panel: Panel) -> None:
-        """Sets ``scaling_`` and ``notes_``."""
-        train_end, test_start, _ = self.parts_
-        self.scaling_ = Scaling.fit(panel, train_end, test_start, EVER)
-        late = [name or self.config.target[0] for name in learnt_late(panel, train_end)]
-        self.notes_ = [
-            *panel.notes,
-            *about_values(panel),
-            *about_scaling(self.scaling_, panel),
-            *_about("{} began or changed too late to be learnt from; each is scaled by itself", late),
-        ]
-
-    def _windows(self, panel: Panel) -> Windows:
-        c = self.resolved_
-        assert c.history is not None
-        assert c.season is not None
-        scaling = self.scaling_.for_panel(panel, self.parts_.test_start)
-        return Windows(panel, scaling, c.history, self.horizon, c.season, self.calendar_)
-
     # -- the model --------------------------------------------------------------------------------
 
     def _build(self) -> ForecastNet:
@@ -484,16 +371,3 @@ class Forecaster(Learner):
         if getattr(self, "windows_", None) is windows:
             self._rolled = found
         return found
-
-
-def _period(grid: Grid, name: str) -> float:
-    for period in ("day", "week", "year"):
-        if name.startswith({"day": "hour", "week": "week", "year": "year"}[period]):
-            return grid.steps_per(period)
-    raise KeyError(name)
-
-
-def _about(sentence: str, names: list[str]) -> list[str]:
-    """A note on some series, by name; none where there are none."""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"{sentence.format(f'{len(names)} series')}: {shown}"] if names else []

@@ -28,6 +28,13 @@ class Parts(NamedTuple):
     end: int
 
 
+def about_series(sentence: str, names: list[str]) -> list[str]:
+    """A note on some series, by name, with {have} and {are} for their number; none where there are none."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    verbs = {"have": "has", "are": "is"} if len(names) == 1 else {"have": "have", "are": "are"}
+    return [f"{sentence.format(f'{len(names)} series', **verbs)}: {shown}"] if names else []
+
+
 def about_values(panel: Panel) -> list[str]:
     """Notes on values that can hardly be meant.
 
