@@ -116,6 +116,9 @@ TG_API int tg_set_isa(const char *name);
  * omp_get_thread_num and omp_get_num_threads. Without it everything runs on one thread. */
 TG_API void tg_set_openmp(void *parallel, void *thread_num, void *num_threads);
 
+/* Shall all calls take all the threads that they may, also those that would be faster on fewer? For tests. */
+TG_API void tg_take_all_threads(int64_t all);
+
 /* Large buffers that are kept warm between calls (fresh pages cost more than the arithmetic). */
 TG_API void *tg_pool_take(int64_t bytes);
 TG_API void tg_pool_give(void *data);

@@ -56,7 +56,8 @@ inline Choice useful_threads(const tg_lstm& p, bool backward) {
   const double step = (double)z.G * (double)z.H * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
   int64_t most = z.D * z.B * z.blocks;
   if (p.threads < most) most = p.threads;
-  if (step * (double)z.T < 4e5 && (z.T > 1 || (z.I + z.H) * z.G * (int64_t)sizeof(S) <= L2_BYTES)) most = 1;
+  const bool far = z.T == 1 && (z.I + z.H) * z.G * (int64_t)sizeof(S) > L2_BYTES;
+  if (step * (double)z.T < 4e5 && !far && !takes_all_threads()) most = 1;
   const bool small = step < 6e5 && z.B < 2 * MAX_ROWS;
   return {backward ? 2 : p.gates ? 1 : 0, step, z.T, most < 1 ? 1 : (int)most, small};
 }

@@ -206,6 +206,7 @@ struct Choice::Trial {
   static constexpr int KINDS = 3, SIZES = 64;
   std::atomic<float> cost[2]{};
   std::atomic<uint32_t> calls{0};
+  std::atomic<int64_t> alone_until{0};  // nanoseconds
 
   static Trial& of(int kind, double step, int64_t steps) {
     static Trial trials[KINDS][3][SIZES];
@@ -213,7 +214,8 @@ struct Choice::Trial {
     return trials[kind][steps < 8 ? 0 : steps < 64 ? 1 : 2][size < SIZES ? size : SIZES - 1];
   }
 
-  bool together() {
+  bool together(int64_t now) {
+    if (now < alone_until.load(std::memory_order_relaxed)) return false;
     const uint32_t call = calls.fetch_add(1, std::memory_order_relaxed);
     if (call < 8) return call < 4;
     const float alone = cost[0].load(std::memory_order_relaxed), team = cost[1].load(std::memory_order_relaxed);
@@ -223,8 +225,15 @@ struct Choice::Trial {
     return (team < alone) != (call % every < 3);
   }
 
-  // The least time so far, which rises slowly: a call that was held up says little.
-  void took(bool team, float now) {
+  // The least time so far, which rises slowly: a call that was held up says little. But threads that other work keeps from
+  // each other are a loss without bound, so after one they are left apart for much longer than it lasted.
+  void took(bool team, double work, int64_t begun, int64_t ended) {
+    constexpr int64_t TIMES = 50, MOST = 1000000000;
+    const int64_t time = ended - begun;
+    float now = (float)((double)time / work);
+    const float alone = cost[0].load(std::memory_order_relaxed);
+    if (team && alone > 0 && now > 4 * alone)
+      alone_until.store(ended + (time < MOST / TIMES ? TIMES * time : MOST), std::memory_order_relaxed);
     std::atomic<float>& least = cost[team];
     const float before = least.load(std::memory_order_relaxed);
     if (before > 0 && now > before) now = before + .125f * ((now < 2 * before ? now : 2 * before) - before);
@@ -237,6 +246,7 @@ namespace {
 constexpr int64_t RUSH = 200000;  // nanoseconds
 constexpr double SHORT = 4e6;     // multiply-adds
 std::atomic<int64_t> last_ended{0}, rush_began{0};
+std::atomic<bool> all_threads{false};
 
 bool sleeping(int64_t now) {
   if (now - last_ended.load(std::memory_order_relaxed) > PAUSE) rush_began.store(now, std::memory_order_relaxed);
@@ -244,18 +254,21 @@ bool sleeping(int64_t now) {
 }
 }  // namespace
 
+bool takes_all_threads() { return all_threads.load(std::memory_order_relaxed); }
+
 Choice::Choice(int kind, double step, int64_t steps, int most, bool small)
     : work(step * (double)steps),
       begun(most > 1 ? nanoseconds() : 0),
-      asleep(most > 1 && sleeping(begun) && work < SHORT),
-      trial(most > 1 && small && !asleep ? &Trial::of(kind, step, steps) : nullptr),
-      threads(asleep || (trial && !trial->together()) ? 1 : most) {}
+      asleep(most > 1 && sleeping(begun) && work < SHORT && !takes_all_threads()),
+      trial(most > 1 && (small || work < SHORT) && !asleep && !takes_all_threads() ? &Trial::of(kind, step, steps)
+                                                                                  : nullptr),
+      threads(asleep || (trial && !trial->together(begun)) ? 1 : most) {}
 
 Choice::~Choice() {
   if (!begun) return;
   const int64_t now = nanoseconds();
   last_ended.store(now, std::memory_order_relaxed);
-  if (trial) trial->took(threads > 1, (float)((double)(now - begun) / work));
+  if (trial) trial->took(threads > 1, work, begun, now);
 }
 
 void parallel(Body body, void* data, int threads) {
@@ -291,6 +304,8 @@ void tg_set_openmp(void* parallel, void* thread_num, void* num_threads) {
   tg::gomp_threads = reinterpret_cast<tg::CountFunction>(num_threads);
   tg::gomp_parallel = reinterpret_cast<tg::ParallelFunction>(parallel);
 }
+
+void tg_take_all_threads(int64_t all) { tg::all_threads = all != 0; }
 
 void* tg_pool_take(int64_t bytes) { return tg::pool().take(bytes); }
 void tg_pool_give(void* data) { tg::pool().give(data); }

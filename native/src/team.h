@@ -59,6 +59,9 @@ void parallel(Body body, void* data, int threads);
 void* workspace_take(int64_t bytes);
 void workspace_give(void* data);
 
+// Shall calls take all the threads that they may, also where fewer would be faster?
+bool takes_all_threads();
+
 // What the L1 data cache of a processor holds.
 int64_t l1_bytes();
 

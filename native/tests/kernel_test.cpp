@@ -227,6 +227,7 @@ void check_gradient(Case k) {
 int main() {
   tg_set_openmp(reinterpret_cast<void*>(&start_threads), reinterpret_cast<void*>(&index_now),
                 reinterpret_cast<void*>(&count_now));
+  tg_take_all_threads(1);
   const int64_t sizes[][4] = {{1, 1, 1, 1},  {4, 3, 2, 5},   {3, 7, 17, 16}, {6, 13, 5, 33}, {2, 1, 3, 70},
                               {9, 2, 33, 3}, {0, 3, 2, 4},   {3, 0, 2, 4},   {5, 25, 8, 64}, {40, 30, 3, 2},
                               {2, 40, 1, 128}, {32, 36, 2, 3}};

@@ -40,7 +40,7 @@ class Route:
     def __init__(self, lstm: LSTM) -> None:
         lib = library()
         assert lib is not None
-        self.run, self.empty = lib.forward, lib.empty
+        self.run, self.empty, self.threads = lib.forward, lib.empty, lib.threads
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = accumulator(self.dtype)
         self.code = DTYPES[self.dtype]
@@ -179,7 +179,7 @@ def _evaluated(
     h_n, c_n = torch.empty_like(like.h), torch.empty_like(like.c)
     at_h, at_c = (0, 0) if state is None else (state[0].data_ptr(), state[1].data_ptr())
     at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
-    threads = torch.get_num_threads()
+    threads = route.threads()
     h_bytes, c_bytes = D * B * H * dtype.itemsize, D * B * H * cell_dtype.itemsize
     pieces: dict[str, bytes] = {}
     if lengths is not None or reset is not None:

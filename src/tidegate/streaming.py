@@ -54,7 +54,7 @@ class Plan:
         for layer in range(lstm.num_layers):
             [w] = lstm.weights(layer)
             inputs = lstm.input_size if layer == 0 else lstm.hidden_size
-            sizes = (DTYPES[self.dtype], torch.get_num_threads(), 1, batch, inputs, lstm.hidden_size, 1)
+            sizes = (DTYPES[self.dtype], lib.threads(), 1, batch, inputs, lstm.hidden_size, 1)
             given = (*w[:4], w.ch, w.norm_ih, w.norm_hh, w.norm_c)
             kept = [None if p is None else (native._plain(p.detach()).clone() if frozen else p) for p in given]
             at = [address for p in kept for address in (0 if p is None else p.data_ptr(), 0)]

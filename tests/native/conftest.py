@@ -31,8 +31,13 @@ def isa(request):
 
 
 @pytest.fixture
-def threads():
-    """Restores torch's number of threads."""
-    before = torch.get_num_threads()
+def threads(monkeypatch):
+    """As many as torch is told, also beyond the processors and for small calls; restores torch's number."""
+    before, lib = torch.get_num_threads(), library()
+    if lib is not None:
+        monkeypatch.setattr(lib, "processors", 64)
+        lib.take_all_threads(True)
     yield
+    if lib is not None:
+        lib.take_all_threads(False)
     torch.set_num_threads(before)

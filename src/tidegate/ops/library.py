@@ -42,6 +42,7 @@ class Library:
             "tg_isa": (text, []),
             "tg_set_isa": (ctypes.c_int, [text]),
             "tg_set_openmp": (None, [pointer, pointer, pointer]),
+            "tg_take_all_threads": (None, [i64]),
             "tg_pool_take": (pointer, [i64]),
             "tg_pool_give": (None, [pointer]),
             "tg_pool_trim": (None, []),
@@ -57,9 +58,11 @@ class Library:
         self.gate_width, self.activation, self.measure_peak = lib.tg_gate_width, lib.tg_activation, lib.tg_measure_peak
         self.pool_take, self.pool_give = lib.tg_pool_take, lib.tg_pool_give
         self.trim, self.pool_bytes = lib.tg_pool_trim, lib.tg_pool_bytes
+        self.take_all_threads = lib.tg_take_all_threads
         self.forward_at = lib["tg_forward"]  # by the call's address, which is faster than by its bytes
         self.forward_at.restype, self.forward_at.argtypes = ctypes.c_int, [pointer]
         self.openmp = _share_openmp(lib)
+        self.processors = processors()
         if wanted := os.environ.get("TIDEGATE_ISA"):
             self.set_isa(wanted)
 
@@ -76,6 +79,10 @@ class Library:
         """Run on one instruction set from now on (packed weights of another must not be used again)."""
         if not self._c.tg_set_isa(name.encode()):
             raise ValueError(f"TIDEGATE_ISA is one of {', '.join(self.isas)} on this machine; given {name!r}")
+
+    def threads(self) -> int:
+        """How many a call takes: as many as torch does, but no more than there are processors, as they wait for each other."""
+        return min(torch.get_num_threads(), self.processors)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor; a large one comes from memory that earlier calls have warmed."""
@@ -102,6 +109,28 @@ class Library:
         if given.is_contiguous():
             return self.empty(given.shape, given.dtype)
         return self.empty(given.transpose(0, 1).shape, given.dtype).transpose(0, 1)
+
+
+def processors(root: Path = Path("/")) -> int:
+    """How many processors this process may use, by its affinity and by the quotas of its control group.
+
+    Containers have quotas (the kernel's documentation, admin-guide/cgroup-v2, ``cpu.max``), which torch does not look at.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    groups = root / "sys/fs/cgroup"
+    try:
+        own = (root / "proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2].strip("/")
+    except (OSError, IndexError):
+        return count
+    for folder in (groups / own, *(groups / own).parents):
+        if not folder.is_relative_to(groups):
+            break
+        try:
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        count = min(count, max(1, quota // period))
+    return count
 
 
 def check(code: int, lengths: Tensor | None, steps: int) -> None:

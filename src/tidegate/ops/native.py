@@ -200,7 +200,7 @@ def _inputs(
         x = x.contiguous()
     pieces = {
         "sizes": interface.SIZES.pack(
-            interface.VERSION, DTYPES[x.dtype], torch.get_num_threads(), T, B, I, H, D, x.stride(0), x.stride(1),
+            interface.VERSION, DTYPES[x.dtype], _library().threads(), T, B, I, H, D, x.stride(0), x.stride(1),
             *d_strides, x.data_ptr(), _at(h_0), _at(c_0),
         )
     }  # fmt: skip
