@@ -133,6 +133,21 @@ def test_the_model_itself():
     assert torch.equal(lstm(x)[0], want[0])
 
 
+def test_one_that_was_parametrised_meanwhile_is_left_until_it_is_not():
+    model, x = nn.Sequential(nn.LSTM(I, H)), torch.randn(4, 2, I)
+    want = model(x)[0]
+    tg.swap(model)
+    torch.nn.utils.parametrizations.weight_norm(model[0], "weight_hh_l0")
+    report = tg.restore(model)
+    assert report.replaced == []
+    assert "parametrised" in report.left["0"]
+    torch.testing.assert_close(model(x)[0], want)
+    torch.nn.utils.parametrize.remove_parametrizations(model[0], "weight_hh_l0")
+    assert tg.restore(model).replaced == ["0"]
+    assert type(model[0]) is nn.LSTM
+    torch.testing.assert_close(model(x)[0], want)
+
+
 class Special(nn.LSTM):
     pass
 

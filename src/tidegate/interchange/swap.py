@@ -91,7 +91,7 @@ def restore(model: nn.Module) -> Swapped:
     Returns
     -------
     Swapped
-        Names of the modules given back.
+        Names of the modules given back; one that was parametrised meanwhile is left.
     """
     return _visit(model, _give_back)
 
@@ -145,9 +145,11 @@ def _turn(module: nn.LSTM) -> SwappedLSTM:
     return module
 
 
-def _give_back(module: nn.Module) -> bool:
+def _give_back(module: nn.Module) -> str | bool:
     if not isinstance(module, SwappedLSTM):
         return False
+    if torch.nn.utils.parametrize.is_parametrized(module):
+        return "parametrised: torch gave it a class of its own; remove its parametrisations first"
     for name in (*_OPTIONS, "_weight_names", "_plan", "_route"):
         module.__dict__.pop(name, None)
     module.__class__ = nn.LSTM  # type: ignore[assignment]
