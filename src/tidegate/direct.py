@@ -233,9 +233,7 @@ def _recorded(
 def _made(lstm: LSTM) -> Route | None:
     """A new route, kept with the layer; None where the layer always goes the general way."""
     lstm.__dict__.pop("_route", None)
-    named = [n for layer in lstm._weight_names for names in layer for n in names if n is not None]
-    # Parametrised weights (weight norm) are computed when they are read, and so are read but once.
-    if lstm.proj_size or any(n not in lstm._parameters for n in named):
+    if lstm.proj_size or lstm.computed:
         return None
     weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
     given = [p for w in weights for p in w if p is not None]

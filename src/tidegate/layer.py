@@ -161,10 +161,15 @@ class LSTM(Recurrent):
             found.append(LSTMWeights(*row))
         return found
 
+    @property
+    def computed(self) -> bool:
+        """Are weights computed, by a hook or, parametrised (weight norm), when read? A call reads those once."""
+        names = [n for layer in self._weight_names for row in layer for n in row if n is not None]
+        return any(n not in self._parameters for n in names)
+
     def _compute_weights(self) -> None:
         """Have weights that a hook computes before each call (pruning, old weight norm) made of today's parameters."""
-        names = [n for layer in self._weight_names for row in layer for n in row if n is not None]
-        if any(n not in self._parameters for n in names):
+        if self.computed:
             self._run_hooks_before(self.weight_ih_l0.new_empty(0, 1, self.input_size), None, None, None)
 
     def _run_hooks_before(self, *given: Any) -> None:
@@ -200,15 +205,16 @@ class LSTM(Recurrent):
         named = [tuple(n + suffix if n in there else None for n in order) for _, suffix in self._suffixes()]
         return [named[k : k + self.directions] for k in range(0, len(named), self.directions)]
 
-    def _noise(self) -> list[ops.Noise | None]:
+    def _noise(self, device: torch.device | None = None) -> list[ops.Noise | None]:
         """Random masks of one call, one entry a layer."""
         zoned = self.zoneout != (0.0, 0.0)
         if not zoned and not (self.training and self.recurrent_dropout):
             return [None] * self.num_layers
+        device = device or self.weight_ih_l0.device
         if self.training:
-            seeds = torch.randint(2**63 - 1, (self.num_layers,), device=self.weight_ih_l0.device)
+            seeds = torch.randint(2**63 - 1, (self.num_layers,), device=device)
         else:
-            seeds = torch.zeros(self.num_layers, dtype=torch.int64, device=self.weight_ih_l0.device)
+            seeds = torch.zeros(self.num_layers, dtype=torch.int64, device=device)
         return [ops.Noise(seed, self.recurrent_dropout, *self.zoneout, self.training) for seed in seeds.unbind()]
 
     def forward(
@@ -254,13 +260,13 @@ class LSTM(Recurrent):
         self, input: Any, hx: Any, lengths: Any, reset: Any, run: Callable[..., ops.SequenceResult]
     ) -> tuple[Any, State]:
         """Stack ``run``, which reads one layer, over all layers."""
-        x, lengths, reset, layout = self._enter(input, lengths, reset)
+        given = [self.weights(layer) for layer in range(self.num_layers)]
+        x, lengths, reset, layout = self._enter(input, lengths, reset, given[0][0].ih)
         h_0, c_0 = self._states(hx, x, layout.batched)
-        noise = self._noise()
+        noise = self._noise(x.device)
         result: Any = None
         h_n, c_n = [], []
-        for layer in range(self.num_layers):
-            weights = self.weights(layer)
+        for layer, weights in enumerate(given):
             if self.weight_dropout and self.training:
                 weights = [w._replace(hh=F.dropout(w.hh, self.weight_dropout)) for w in weights]
             h, c = h_0, c_0

@@ -166,20 +166,20 @@ class Recurrent(nn.Module):
     # -- layouts ---------------------------------------------------------------------------------
 
     def _enter(
-        self, input: Tensor | PackedSequence, lengths: Any, reset: Any
+        self, input: Tensor | PackedSequence, lengths: Any, reset: Any, weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Layout]:
-        """Any layout to x (T, B, I), lengths (B,) and reset (T, B)."""
-        packed = None
+        """Any layout to x (T, B, I), lengths (B,) and reset (T, B); its dtype is that of ``weight``, the first one."""
+        packed, weight = None, self.weight_ih_l0 if weight is None else weight
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
             packed = input
             x, lengths = pad_packed_sequence(input)  # (T, B, I), rows in the caller's order
-            check_input(x, self.input_size, self.weight_ih_l0, batch_first=False)
+            check_input(x, self.input_size, weight, batch_first=False)
             lengths = lengths.to(x.device)
             batched, batch_first = True, False
         else:
-            x = check_input(input, self.input_size, self.weight_ih_l0, self.batch_first)
+            x = check_input(input, self.input_size, weight, self.batch_first)
             batched, batch_first = x.dim() == 3, self.batch_first
             if not batched:
                 x = x.unsqueeze(1)  # (T, 1, I)

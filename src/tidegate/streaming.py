@@ -198,7 +198,9 @@ def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
 
 def _eligible(lstm: LSTM, x: Tensor) -> bool:
     """May this layer's weights be kept packed? Only parameters whose changes torch counts."""
-    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward or not lstm.weights_fit:
+    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward:
+        return False
+    if lstm.computed or not lstm.weights_fit:
         return False
     if x.device.type != "cpu" or x.dtype is not lstm.weight_ih_l0.dtype:
         return False

@@ -370,6 +370,27 @@ def test_computed_weights_are_packed_afresh(norm):
         torch.testing.assert_close(stepped(lstm, x)[0], expected)
 
 
+class Counted(torch.nn.Module):
+    read = 0
+
+    def forward(self, weight):
+        self.read += 1
+        return weight * 1.5
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l1"])
+def test_a_call_computes_a_parametrised_weight_once(name, grad):
+    """Spectral norm, for one, moves on each time."""
+    lstm, x, counted = layer(zoneout=0.1), torch.randn(2, 3, I), Counted()
+    torch.nn.utils.parametrize.register_parametrization(lstm, name, counted)
+    with torch.set_grad_enabled(grad):
+        for call in (lambda: lstm(x), lambda: lstm.step(x[0]), lambda: lstm.step(x[0, 0]), lambda: lstm.trace(x)):
+            counted.read = 0
+            call()
+            assert counted.read == 1
+
+
 def test_a_copy_and_another_number_of_rows_pack_anew():
     lstm, x = layer(), torch.randn(2, 3, I)
     expected = stepped(lstm, x)[0]
