@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,3 +51,8 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+# What torch saved names State and our operators. Where torch is there already, making them known takes milliseconds.
+if sys.modules.get("torch") is not None:
+    importlib.import_module("tidegate.layer")

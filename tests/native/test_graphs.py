@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from helpers import assert_close
@@ -198,3 +201,24 @@ def test_an_exported_layer_is_saved(tmp_path):
     output, state = torch.export.load(tmp_path / "lstm.pt2").module()(x)
     assert isinstance(state, tg.State)
     torch.testing.assert_close(output, lstm(x)[0])
+
+
+LOADS = """
+import torch, tidegate
+x, output = torch.load("given.pt", weights_only=True)[:2]
+for found in (torch.export.load("exported.pt2").module()(x), torch.jit.load("traced.pt")(x)):
+    torch.testing.assert_close(found[0], output)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_what_torch_saved_loads_where_the_package_is_imported_after_it(tmp_path):
+    lstm, x = tg.LSTM(3, 4).eval().requires_grad_(False), torch.randn(5, 2, 3)
+    torch.save((x, *lstm(x)), tmp_path / "given.pt")
+    torch.export.save(torch.export.export(lstm, (x,)), tmp_path / "exported.pt2")
+    torch.jit.save(torch.jit.trace(lstm, x), tmp_path / "traced.pt")
+    light = "import sys, tidegate; assert 'torch' not in sys.modules"
+    for script in (LOADS, light):
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
