@@ -222,7 +222,8 @@ def _layer() -> Any:
 class Streamer:
     """A one-directional LSTM read one step at a time, with weights frozen and buffers of its own.
 
-    A step allocates nothing. Outputs are buffers of its own, which the step after next overwrites.
+    A step allocates nothing. Outputs are buffers of its own, which the step after next overwrites without
+    autograd's notice: clone those that a loss over several steps reads, or its gradients are wrong.
 
     Parameters
     ----------
