@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.modules.module as _everywhere
 from torch import Tensor
@@ -248,9 +249,9 @@ class Streamer:
     def __init__(self, lstm: LSTM, batch: int = 1) -> None:
         if not isinstance(lstm, _layer()):
             raise TypeError(f"a Streamer reads a tg.LSTM; given {type(lstm).__name__}")
-        if not isinstance(batch, int) or batch < 1:
+        if not isinstance(batch, int | np.integer) or batch < 1:
             raise ValueError(f"batch is the number of rows, a whole number of at least 1; given {batch!r}")
-        self._lstm, self._batch, self._turn = lstm, batch, 0
+        self._lstm, self._batch, self._turn = lstm, int(batch), 0
         self._h: list[Tensor] = []
         self.refresh()
 
@@ -265,10 +266,10 @@ class Streamer:
         lstm = self._lstm
         lstm._refuse_streaming("a Streamer")
         lstm._compute_weights()
-        for layer in range(lstm.num_layers):
-            reason = native.declines(lstm.weight_ih_l0.new_empty(0), lstm.weights(layer), None)
-            if reason is not None:
-                raise ValueError(f"a Streamer needs the native kernels: {reason}")
+        weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
+        reason = native.declines(lstm.weight_ih_l0.new_empty(0), weights, None)
+        if reason is not None:
+            raise ValueError(f"a Streamer needs the native kernels: {reason}")
         if not lstm.weights_fit:
             raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
         plan = self._plan = Plan(lstm, self._batch, frozen=True)
@@ -351,8 +352,12 @@ class Streamer:
 
     @state.setter
     def state(self, state: tuple[Tensor, Tensor]) -> None:
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise TypeError(f"the state is a pair (h, c); given {type(state).__name__}")
         h, c = state
         for name, memory, given in (("h", self._h[self._turn], h), ("c", self._c[self._turn], c)):
+            if not isinstance(given, Tensor):
+                raise TypeError(f"the state's {name} is a torch.Tensor; given {type(given).__name__}")
             if given.shape != memory.shape:
                 raise ValueError(f"the state's {name} is (L, B, H) = {tuple(memory.shape)}; given {tuple(given.shape)}")
         self._h[self._turn].copy_(h.detach())
@@ -360,11 +365,15 @@ class Streamer:
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Empty the memories of the rows where ``rows`` (B,) is true, or of all."""
+        if rows is not None:
+            mask = torch.as_tensor(rows)
+            if mask.dtype != torch.bool:
+                raise TypeError(f"rows is a bool tensor, true for those to empty; given {rows!r}")
+            if mask.shape not in ((self._batch,), ()):
+                raise ValueError(f"rows has one bool a row, (B,) = {(self._batch,)}; given shape {tuple(mask.shape)}")
         for memory in (self._h[self._turn], self._c[self._turn]):
             if rows is None:
                 memory.zero_()
-            elif torch.as_tensor(rows).dtype != torch.bool:
-                raise TypeError(f"rows is a bool tensor, true for those to empty; given {rows!r}")
             else:
                 memory[:, rows] = 0
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import prune
@@ -499,6 +500,29 @@ def test_a_streamer_takes_a_state_of_its_shape_alone():
         stream.state = (torch.zeros(H), torch.zeros(2, 3, H))
     with pytest.raises(ValueError, match=r"batch is the number of rows, a whole number of at least 1; given 2\.0"):
         tg.Streamer(layer(), batch=2.0)
+    assert torch.equal(tg.Streamer(layer(), np.int64(3)).state.h, torch.zeros(2, 3, H))
+
+
+def test_what_a_streamer_is_given_in_place_of_a_state_or_a_mask():
+    stream, h = tg.Streamer(layer(), batch=3), torch.ones(2, 3, H)
+    stream.state = (h, h)
+    for given, said in ((None, "given NoneType"), ((h,), "given tuple"), ((h, None), "c is a torch.Tensor")):
+        with pytest.raises(TypeError, match=said):
+            stream.state = given
+    with pytest.raises(ValueError, match=r"one bool a row, \(B,\) = \(3,\); given shape \(2,\)"):
+        stream.reset(torch.tensor([True, False]))
+    assert torch.equal(torch.stack(stream.state), torch.stack((h, h)))
+
+
+@pytest.mark.parametrize("name", ["weight_hh_l0", "weight_ih_l1"])
+def test_weights_of_several_dtypes_are_refused(name):
+    lstm, x = layer(), torch.randn(2, 3, I)
+    lstm.register_parameter(name, torch.nn.Parameter(getattr(lstm, name).double()))
+    for call in (lambda: lstm(x), lambda: stepped(lstm, x), lambda: lstm.trace(x)):
+        with pytest.raises(TypeError, match=f"given torch.float64 of {name[:-3]} for torch.float32"):
+            call()
+    with pytest.raises(ValueError, match=r"weights \(torch.float64\) differ in dtype"):
+        tg.Streamer(lstm)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -232,6 +232,9 @@ def check_sizes(
         if w.hh.dim() != 2 or not w.fits(I, w.hh.shape[0] // 4, w.hh.shape[1]):
             shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in w._asdict().items() if p is not None)
             raise ValueError(f"the weights do not fit together, or an input (T, B, I) {tuple(x.shape)}: {shapes}")
+        for name, p in (("weight_ih", w.ih), ("weight_hh", w.hh), ("weight_hr", w.hr)):
+            if p is not None and p.dtype != x.dtype:
+                raise TypeError(f"each weight has the dtype of what it reads; given {p.dtype} of {name} for {x.dtype}")
     D, H, P = len(weights), weights[0].hh.shape[0] // 4, weights[0].hh.shape[1]
     for name, t, shape in (
         ("h_0", h_0, (D, B, P)), ("c_0", c_0, (D, B, H)), ("lengths", lengths, (B,)), ("reset", reset, (T, B)),
