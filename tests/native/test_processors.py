@@ -33,16 +33,12 @@ def group(root, path, *quotas):
         ("a/b", ("", "", ""), affinity),
         ("a", ("", "6400000 100000\n"), affinity),
         ("a", ("", "5000 100000\n"), 1),
-        ("", ("100000 100000",), 1),
+        ("", ("100000 100000", ""), 1),
         ("a", ("", "gibberish"), affinity),
     ],
 )
 def test_quotas_of_control_groups(tmp_path, path, quotas, expected):
-    if not path:
-        root = group(tmp_path, "", quotas[0], "")
-    else:
-        root = group(tmp_path, path, *quotas)
-    assert processors(root) == min(expected, affinity)
+    assert processors(group(tmp_path, path, *quotas)) == min(expected, affinity)
 
 
 def test_a_machine_without_control_groups(tmp_path):

@@ -81,7 +81,7 @@ class Library:
             raise ValueError(f"TIDEGATE_ISA is one of {', '.join(self.isas)} on this machine; given {name!r}")
 
     def threads(self) -> int:
-        """How many a call takes: as many as torch does, but no more than there are processors, as they wait for each other."""
+        """How many a call takes: torch's, but no more than there are processors, as they wait for each other."""
         return min(torch.get_num_threads(), self.processors)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -114,7 +114,7 @@ class Library:
 def processors(root: Path = Path("/")) -> int:
     """How many processors this process may use, by its affinity and by the quotas of its control group.
 
-    Containers have quotas (the kernel's documentation, admin-guide/cgroup-v2, ``cpu.max``), which torch does not look at.
+    Containers have quotas (Linux's documentation, admin-guide/cgroup-v2, ``cpu.max``), which torch does not look at.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     groups = root / "sys/fs/cgroup"
