@@ -1,14 +1,16 @@
 """What a call takes that comes after a pause, as those of sensors, of sound and of services do, beside torch's layer.
 
-    python -m benchmarks.pauses [--threads N] [--seconds S]
+    python -m benchmarks.pauses [--threads N] [--seconds S] [--busy P] [--pauses MS,MS]
 
 float32, no gradients, both layers in turn, each after a pause of its own: medians, and the time that one call in twenty
-exceeds, in microseconds. Threads sleep in a long pause, and caches are not what they were.
+exceeds, in microseconds. Threads sleep in a long pause, and caches are not what they were. With ``--busy``, so many
+processes compute beside it all the time, as on a machine that others use too.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import time
@@ -20,7 +22,7 @@ import tidegate as tg
 from benchmarks.layer import machine
 from benchmarks.peers import Shape
 
-PAUSES = (0.0, 1e-3, 5e-3, 30e-3, 100e-3)
+PAUSES = "0,1,5,30,100"
 SHAPES = (Shape(1, 1, 256, 256), Shape(1, 1, 512, 512), Shape(100, 1, 64, 64), Shape(100, 32, 64, 128))
 LEAST = 20  # calls of each
 
@@ -53,18 +55,31 @@ def measure(shape: Shape, pause: float, seconds: float) -> dict[str, list[float]
     return {name: sorted(spent) for name, spent in times.items()}
 
 
+def compute() -> None:
+    """Until it is stopped."""
+    while True:
+        sum(range(1000))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each shape and pause")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--busy", type=int, default=0, help="processes beside it")
+    parser.add_argument("--pauses", default=PAUSES, help="in milliseconds")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in machine().items()))
+    start = multiprocessing.get_context("spawn").Process
+    others = [start(target=compute, daemon=True) for _ in range(arguments.busy)]
+    for other in others:
+        other.start()
+    print(f"\nbeside {arguments.busy} busy processes" if others else "")
     print("\n| T, B, I, H | pause, ms | tidegate | one in 20 | torch | one in 20 | ratio of medians |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     with torch.no_grad():
         for shape in SHAPES:
-            for pause in PAUSES:
+            for pause in (float(given) / 1e3 for given in arguments.pauses.split(",")):
                 found = measure(shape, pause, arguments.seconds)
                 medians = [statistics.median(spent) for spent in found.values()]
                 rare = [spent[int(0.95 * len(spent))] for spent in found.values()]

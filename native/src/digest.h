@@ -33,13 +33,15 @@ struct Digest {
     finish();
   }
 
-  // The same of lines spread unevenly over a large array, so that they hold all columns of a matrix and rows here and there.
-  void sample(const void* data, int64_t bytes) {
-    constexpr int64_t LINE = 64, LINES = 16;
-    if (bytes <= LINES * LINE) return add(data, bytes);
-    const int64_t step = (bytes - LINE) / LINES;
-    for (int64_t n = 0; n < LINES; ++n) {
-      const int64_t at = (n * step + (n * 40503 % 65536 * step >> 16)) / LINE * LINE;
+  // The same of lines here and there in a large matrix, which together hold a number of each column.
+  void sample(const void* data, int64_t rows, int64_t row) {
+    constexpr int64_t LINE = 64, LEAST = 16, MOST = 128;
+    const int64_t bytes = rows * row, across = (row + LINE - 1) / LINE;
+    const int64_t lines = across < LEAST ? LEAST : (across < MOST ? across : MOST);
+    if (bytes <= lines * LINE) return add(data, bytes);
+    for (int64_t n = 0; n < lines; ++n) {
+      int64_t at = (n * 40503 % 65536 * (rows - 1) >> 16) * row + n * LINE % row;
+      if (at > bytes - LINE) at = bytes - LINE;
       for (int64_t v = 0; v < LINE; v += VECTOR_BYTES) take(load_bits<vq>(static_cast<const char*>(data) + at + v));
     }
     finish();

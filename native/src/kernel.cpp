@@ -25,18 +25,19 @@ int64_t packed_bytes(const tg_lstm& p) {
 template <class S>
 Digest fingerprint(const tg_lstm& p) {
   Digest all((uint64_t)p.dtype);
-  const int64_t gates = 4 * p.H;
-  auto add = [&](const void* data, int64_t count) { all.sample(data, data ? count * (int64_t)sizeof(S) : 0); };
+  auto add = [&](const void* data, int64_t rows, int64_t columns) {
+    all.sample(data, rows, data ? columns * (int64_t)sizeof(S) : 0);
+  };
   for (int d = 0; d < p.D; ++d) {
-    add(p.w_ih[d], gates * p.I);
-    add(p.w_hh[d], gates * p.H);
-    add(p.b_ih[d], gates);
-    add(p.b_hh[d], gates);
-    add(p.w_ch[d], 3 * p.H);
+    add(p.w_ih[d], 4 * p.H, p.I);
+    add(p.w_hh[d], 4 * p.H, p.H);
+    add(p.b_ih[d], 4, p.H);
+    add(p.b_hh[d], 4, p.H);
+    add(p.w_ch[d], 3, p.H);
     if (!p.norm_ih[d]) continue;
-    add(p.norm_ih[d], gates);
-    add(p.norm_hh[d], gates);
-    add(p.norm_c[d], gates / 2);
+    add(p.norm_ih[d], 4, p.H);
+    add(p.norm_hh[d], 4, p.H);
+    add(p.norm_c[d], 2, p.H);
   }
   return all;
 }

@@ -54,7 +54,7 @@ template <class S>
 inline Choice useful_threads(const tg_lstm& p, bool backward) {
   Sizes<S> z(p);
   const double step = (double)z.G * (double)z.H * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
-  int64_t most = z.D * z.B * z.blocks;
+  int64_t most = z.D * z.B * (z.norm ? 1 : z.blocks);  // with norm only rows are cut
   if (p.threads < most) most = p.threads;
   const bool far = z.T == 1 && (z.I + z.H) * z.G * (int64_t)sizeof(S) > L2_BYTES;
   if (step * (double)z.T < 4e5 && !far && !takes_all_threads()) most = 1;

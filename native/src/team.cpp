@@ -41,8 +41,12 @@ int64_t nanoseconds() {
       .count();
 }
 
-// Threads that wait for work look out for it for some milliseconds, then they sleep.
+// Threads that wait for work look out for it for some milliseconds, then they sleep. Each thread that calls has others of
+// its own, so what they did last is its own affair.
 constexpr int64_t PAUSE = 1000000;  // nanoseconds
+thread_local int64_t together_until = 0;  // when the last region of several threads ended
+
+bool rested(int64_t now) { return now - together_until > PAUSE; }
 
 struct Region {
   Body body;
@@ -70,6 +74,17 @@ void leave([[maybe_unused]] int taken, [[maybe_unused]] int threads) {
 #endif
 }
 
+// Gives this processor to whoever waits for it, but not where that was other work lately, which keeps it for milliseconds.
+void let_in() {
+  constexpr int64_t LONG = 1000000, LATELY = 1000000000;  // nanoseconds
+  static std::atomic<int64_t> crowded_until{0};
+  const int64_t before = nanoseconds();
+  if (before < crowded_until.load(std::memory_order_relaxed)) return;
+  sched_yield();
+  const int64_t after = nanoseconds();
+  if (after - before > LONG) crowded_until.store(after + LATELY, std::memory_order_relaxed);
+}
+
 // Virtual machines take processors that have long been idle for busy ones, so threads that slept wake where the caller
 // runs, and wait there for a time slice or two, beside an idle processor. The caller lets them in, and they move on.
 void enter(void* at) {
@@ -77,7 +92,7 @@ void enter(void* at) {
   const int thread = gomp_thread.load(std::memory_order_relaxed)(),
             threads = gomp_threads.load(std::memory_order_relaxed)();
   if (region->rested) {
-    if (thread == 0) sched_yield();
+    if (thread == 0) let_in();
     else if (processor() >= 0 && processor() == region->processor) leave(region->processor, threads);
   }
   region->body(region->data, thread, threads);
@@ -86,6 +101,8 @@ void enter(void* at) {
 inline void pause() {
 #if defined(__x86_64__)
   _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");  // for as long as a pause takes; `yield` takes no time
 #endif
 }
 
@@ -182,9 +199,15 @@ uint32_t* word(std::atomic<uint64_t>& counter) {
 #endif
 
 void Barrier::look_out(uint64_t all) {
-  constexpr int LOOKS = 4000;
-  for (int n = 0; n < LOOKS; ++n, pause())
+  constexpr int64_t PATIENCE = 120000;  // nanoseconds
+  int64_t began = 0;
+  for (int n = 1;; ++n, pause()) {
     if (arrived.load(std::memory_order_acquire) >= all) return;
+    if (n % 64) continue;
+    const int64_t now = nanoseconds();
+    if (!began) began = now;
+    if (now - began > PATIENCE) break;
+  }
 #if defined(__linux__)
   ++sleepers;
   for (uint64_t now; (now = arrived.load()) < all;)
@@ -245,12 +268,12 @@ namespace {
 // To wake threads takes longer than a short call, so that is left to calls that follow each other closely.
 constexpr int64_t RUSH = 200000;  // nanoseconds
 constexpr double SHORT = 4e6;     // multiply-adds
-std::atomic<int64_t> last_ended{0}, rush_began{0};
+thread_local int64_t last_ended = 0, rush_began = 0;
 std::atomic<bool> all_threads{false};
 
 bool sleeping(int64_t now) {
-  if (now - last_ended.load(std::memory_order_relaxed) > PAUSE) rush_began.store(now, std::memory_order_relaxed);
-  return now - rush_began.load(std::memory_order_relaxed) < RUSH;
+  if (now - last_ended > PAUSE) rush_began = now;
+  return now - rush_began < RUSH;
 }
 }  // namespace
 
@@ -259,6 +282,7 @@ bool takes_all_threads() { return all_threads.load(std::memory_order_relaxed); }
 Choice::Choice(int kind, double step, int64_t steps, int most, bool small)
     : work(step * (double)steps),
       begun(most > 1 ? nanoseconds() : 0),
+      wakes(most > 1 && rested(begun)),
       asleep(most > 1 && sleeping(begun) && work < SHORT && !takes_all_threads()),
       trial(most > 1 && (small || work < SHORT) && !asleep && !takes_all_threads() ? &Trial::of(kind, step, steps)
                                                                                   : nullptr),
@@ -267,18 +291,17 @@ Choice::Choice(int kind, double step, int64_t steps, int most, bool small)
 Choice::~Choice() {
   if (!begun) return;
   const int64_t now = nanoseconds();
-  last_ended.store(now, std::memory_order_relaxed);
-  if (trial) trial->took(threads > 1, work, begun, now);
+  last_ended = now;
+  if (trial && !(wakes && threads > 1)) trial->took(threads > 1, work, begun, now);
 }
 
 void parallel(Body body, void* data, int threads) {
   ParallelFunction start = gomp_parallel.load(std::memory_order_relaxed);
   if (threads <= 1 || !start || forked.load(std::memory_order_relaxed)) return body(data, 0, 1);
-  static std::atomic<int64_t> ended{0};
-  const bool rested = nanoseconds() - ended.load(std::memory_order_relaxed) > PAUSE;
-  Region region{body, data, rested, rested ? processor() : -1};
+  const bool slept = rested(nanoseconds());
+  Region region{body, data, slept, slept ? processor() : -1};
   start(enter, &region, (unsigned)threads, 0);
-  ended.store(nanoseconds(), std::memory_order_relaxed);
+  together_until = nanoseconds();
 }
 
 int64_t l1_bytes() {

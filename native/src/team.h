@@ -38,6 +38,7 @@ class Choice {
   struct Trial;
   const double work;
   const int64_t begun;  // in nanoseconds, or 0 where one thread is all there may be
+  const bool wakes;     // may the other threads have slept before it? Then its time says nothing
   const bool asleep;    // are the other threads, and is the call too short to wake them?
   Trial* const trial;   // null where there is nothing to choose
 

@@ -54,5 +54,5 @@ def __dir__() -> list[str]:
 
 
 # What torch saved names State and our operators. Where torch is there already, making them known takes milliseconds.
-if sys.modules.get("torch") is not None:
+if hasattr(sys.modules.get("torch"), "optim"):  # and whole, as it may be what imports this
     importlib.import_module("tidegate.layer")

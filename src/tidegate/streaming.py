@@ -265,14 +265,15 @@ class Streamer:
         """
         lstm = self._lstm
         lstm._refuse_streaming("a Streamer")
-        lstm._compute_weights()
-        weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
-        reason = native.declines(lstm.weight_ih_l0.new_empty(0), weights, None)
-        if reason is not None:
-            raise ValueError(f"a Streamer needs the native kernels: {reason}")
-        if not lstm.weights_fit:
-            raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
-        plan = self._plan = Plan(lstm, self._batch, frozen=True)
+        with torch.nn.utils.parametrize.cached():  # what is looked at is what is taken over
+            lstm._compute_weights()
+            weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
+            reason = native.declines(lstm.weight_ih_l0.new_empty(0), weights, None)
+            if reason is not None:
+                raise ValueError(f"a Streamer needs the native kernels: {reason}")
+            if not lstm.weights_fit:
+                raise ValueError("a Streamer needs weights of the shapes that the layer was made with")
+            plan = self._plan = Plan(lstm, self._batch, frozen=True)
         self._x_shape, self._dtype, self._run = plan.x_shape, plan.dtype, library().forward_at  # type: ignore[union-attr]
         self._calls: list[Any] = []
         # Two states in turn: a step must not overwrite the memory that it still reads.
@@ -375,7 +376,7 @@ class Streamer:
             if rows is None:
                 memory.zero_()
             else:
-                memory[:, rows] = 0
+                memory[:, mask] = 0
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("a Streamer cannot be copied or pickled: make another of its layer, and set that one's state")

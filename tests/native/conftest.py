@@ -32,12 +32,19 @@ def isa(request):
 
 @pytest.fixture
 def threads(monkeypatch):
-    """As many as torch is told, also beyond the processors and for small calls; restores torch's number."""
-    before, lib = torch.get_num_threads(), library()
+    """As many as torch is told, also beyond the processors; restores torch's number."""
+    before = torch.get_num_threads()
+    if library() is not None:
+        monkeypatch.setattr(library(), "processors", 64)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def all_threads(threads, lib):
+    """The same also for calls that would be faster on fewer."""
     if lib is not None:
-        monkeypatch.setattr(lib, "processors", 64)
         lib.take_all_threads(True)
     yield
     if lib is not None:
         lib.take_all_threads(False)
-    torch.set_num_threads(before)

@@ -143,7 +143,7 @@ CASES += [(*sizes, dtype) for sizes, dtype in zip(sampled(2, 40, 3), (torch.bflo
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_results_do_not_depend_on_the_number_of_threads(isa, threads, case, masked, norm):
+def test_results_do_not_depend_on_the_number_of_threads(isa, all_threads, case, masked, norm):
     *sizes, dtype = case
     masks = some(*sizes[:2]) if masked else (None, None)
     for directions in (1, 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from functools import partial
 
 import numpy as np
@@ -82,8 +83,8 @@ def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
 
 
 @pytest.mark.parametrize("B", [1, 3])
-def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_threads(isa, dtype, B, threads):
-    """Several threads read them, from either end, in calls that follow each other closely."""
+def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_threads(isa, dtype, B, all_threads):
+    """Several threads read them, from either end."""
     lstm, x = tg.LSTM(I, 350, dtype=dtype).eval(), torch.randn(40, B, I).to(dtype)
     torch.set_num_threads(1)
     output, state = whole(lstm, x)
@@ -93,6 +94,19 @@ def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_thre
         found, last = stepped(lstm, x)
         assert torch.equal(found, output), count
         assert torch.equal(last.c, state.c), count
+
+
+def test_steps_after_pauses_and_close_behind_each_other_have_the_bits_of_the_whole(threads):
+    """One thread or several take them, whichever is faster at the time."""
+    torch.set_num_threads(2)
+    lstm, x = tg.LSTM(I, 350).eval(), torch.randn(300, 1, I)
+    output, state = whole(lstm, x)[0], None
+    with torch.no_grad():
+        for t in range(len(x)):
+            if t % 100 == 0:
+                time.sleep(0.02)
+            found, state = lstm.step(x[t], state)
+            assert torch.equal(found, output[t]), t
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
@@ -269,9 +283,11 @@ def test_packed_weights_are_never_stale(change, read, keeps):
 
 
 @pytest.mark.parametrize("matrix", ["weight_ih_l0", "weight_hh_l0"])
-def test_steps_see_each_column_that_is_written_past_torchs_counters(isa, dtype, matrix):
-    lstm, x = tg.LSTM(40, 48, dtype=dtype).eval(), torch.randn(3, 1, 40).to(dtype)
-    for column in range(getattr(lstm, matrix).shape[1]):
+@pytest.mark.parametrize("columns", [40, 45, 128, 192, 256])
+def test_steps_see_each_column_that_is_written_past_torchs_counters(dtype, matrix, columns):
+    inputs, units = (columns, 16) if matrix == "weight_ih_l0" else (4, columns)
+    lstm, x = tg.LSTM(inputs, units, dtype=dtype).eval(), torch.randn(3, 1, inputs).to(dtype)
+    for column in range(columns):
         stepped(lstm, x)
         getattr(lstm, matrix).data[:, column] = 0.5
         assert torch.equal(stepped(lstm, x)[0], afresh(lstm, x)[0]), column

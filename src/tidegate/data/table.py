@@ -285,7 +285,7 @@ def _hint(path: Path, separator: str, width: int) -> str:
     with _open(path) as binary:
         lines = csv.reader(_lines(binary))
         rows = [row for row in itertools.islice(lines, 1, 20) if row]
-    many = separator == "," and all(width < len(row) <= 2 * width for row in rows)
+    many = separator == "," and bool(rows) and all(width < len(row) <= 2 * width for row in rows)
     return "; where numbers have decimal commas, separate the columns by semicolons" if many else ""
 
 

@@ -61,8 +61,8 @@ class Library:
         self.take_all_threads = lib.tg_take_all_threads
         self.forward_at = lib["tg_forward"]  # by the call's address, which is faster than by its bytes
         self.forward_at.restype, self.forward_at.argtypes = ctypes.c_int, [pointer]
-        self.openmp = _share_openmp(lib)
-        self.processors = processors()
+        self.openmp, most = _share_openmp(lib)
+        self.processors = min(most, quota())
         if wanted := os.environ.get("TIDEGATE_ISA"):
             self.set_isa(wanted)
 
@@ -81,7 +81,7 @@ class Library:
             raise ValueError(f"TIDEGATE_ISA is one of {', '.join(self.isas)} on this machine; given {name!r}")
 
     def threads(self) -> int:
-        """How many a call takes: torch's, but no more than there are processors, as they wait for each other."""
+        """How many a call takes: torch's, but no more than there are processors, as threads wait for each other."""
         return min(torch.get_num_threads(), self.processors)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -111,26 +111,26 @@ class Library:
         return self.empty(given.transpose(0, 1).shape, given.dtype).transpose(0, 1)
 
 
-def processors(root: Path = Path("/")) -> int:
-    """How many processors this process may use, by its affinity and by the quotas of its control group.
+def quota(root: Path = Path("/")) -> int:
+    """How many processors the control groups of this process let it use.
 
-    Containers have quotas (Linux's documentation, admin-guide/cgroup-v2, ``cpu.max``), which torch does not look at.
+    Containers have such quotas (Linux's documentation, admin-guide/cgroup-v2, ``cpu.max``), unknown to torch.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    groups = root / "sys/fs/cgroup"
+    least, groups = sys.maxsize, root / "sys/fs/cgroup"
     try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2].strip("/")
+        own = (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines()[-1]
     except (OSError, IndexError):
-        return count
-    for folder in (groups / own, *(groups / own).parents):
-        if not folder.is_relative_to(groups):
+        return least
+    folder = groups / own.rpartition(":")[2].strip("/")
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(groups):
             break
         try:
-            quota, period = map(int, (folder / "cpu.max").read_text().split())
+            time, period = map(int, (group / "cpu.max").read_text().split())
         except (OSError, ValueError):  # no such file, or "max"
             continue
-        count = min(count, max(1, quota // period))
-    return count
+        least = min(least, max(1, time // period))
+    return least
 
 
 def check(code: int, lengths: Tensor | None, steps: int) -> None:
@@ -157,7 +157,7 @@ def _load() -> tuple[Library | None, str]:
         if path.exists():
             try:
                 return Library(path), ""
-            except OSError as error:
+            except (OSError, AttributeError) as error:  # damaged, or of another version
                 return None, f"the native kernels did not load ({error})"
     return None, "the native kernels were not built, as no C++ compiler was found when tidegate was installed"
 
@@ -172,8 +172,8 @@ def missing() -> str:
     return _load()[1]
 
 
-def _share_openmp(lib: ctypes.CDLL) -> str | None:
-    """Hand over the OpenMP runtime that torch runs on, so that both share its threads; its path."""
+def _share_openmp(lib: ctypes.CDLL) -> tuple[str | None, int]:
+    """Hand over the OpenMP runtime that torch runs on, so that both share its threads; its path and its processors."""
     for path in _loaded_openmp():
         try:
             runtime = ctypes.CDLL(path)
@@ -181,8 +181,8 @@ def _share_openmp(lib: ctypes.CDLL) -> str | None:
         except (OSError, AttributeError):
             continue
         lib.tg_set_openmp(*(ctypes.cast(function, ctypes.c_void_p) for function in functions))
-        return path
-    return None
+        return path, runtime.omp_get_num_procs()
+    return None, 1
 
 
 def _loaded_openmp() -> list[str]:

@@ -65,8 +65,8 @@ def evaluation(run: Path, data: Path) -> Iterator[Path]:
         write_text(folder / SOURCE, json.dumps({"data": path}) + "\n")
         yield folder
     except BaseException:
-        if not (folder / METRICS).exists():
-            with suppress(OSError):  # what holds anything else stays
+        with suppress(OSError):  # other evaluations stay
+            if all(file.name == SOURCE for file in folder.iterdir()):
                 (folder / SOURCE).unlink(missing_ok=True)
                 folder.rmdir()
                 folder.parent.rmdir()

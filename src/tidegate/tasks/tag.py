@@ -200,7 +200,7 @@ class Tagger(SequenceLearner):
         if path is not None and path.suffix.lower() == ".conllu":
             raise DataError(
                 f"{path}: CoNLL-U is not read; make two-column text of its words and one of its columns, such as "
-                "UPOS: grep -v '^#' IN.conllu | cut -f 2,4 > OUT.conll"
+                "UPOS: grep -vE '^(#|[0-9]+[-.])' IN.conllu | cut -f 2,4 > OUT.conll"
             )
         if trained and c.sequence is None:
             raise DataError(
