@@ -113,11 +113,14 @@ struct Pool {
     int64_t bytes;
   };
   static constexpr int64_t HEADER = 64, HUGE = 2 << 20, PAGE = 4096;
+  static constexpr int AGE = 2000;  // blocks given back
   std::mutex lock;
   std::vector<Free> free;
   int64_t cached = 0;
   int64_t in_use = 0;
-  int64_t most = 0;  // in use at once since the last trim
+  int64_t most = 0;    // in use at once, in this age and the one before
+  int64_t lately = 0;  // the same in this age
+  int given = 0;       // in this age
 
   static int64_t size(int64_t bytes) {
     int64_t unit = bytes >= HUGE ? HUGE : PAGE;
@@ -148,12 +151,13 @@ struct Pool {
       data = static_cast<char*>(fresh);
     }
     in_use += need;
-    if (in_use > most) most = in_use;
+    if (in_use > lately) lately = in_use;
+    if (lately > most) most = lately;
     *reinterpret_cast<int64_t*>(data) = need;
     return data + HEADER;
   }
 
-  // Keeps no more than was in use at once, so that the pool at most doubles the memory.
+  // Keeps no more than was in use at once, so that the pool at most doubles the memory, and not for ever.
   void give(void* at) {
     if (!at) return;
     char* data = static_cast<char*>(at) - HEADER;
@@ -162,6 +166,11 @@ struct Pool {
     in_use -= bytes;
     free.push_back({data, bytes});
     cached += bytes;
+    if (++given > AGE) {
+      most = lately;
+      lately = in_use;
+      given = 0;
+    }
     drop(most + (32 << 20) - in_use);
   }
 
@@ -249,9 +258,9 @@ struct Choice::Trial {
   }
 
   // The least time so far, which rises slowly: a call that was held up says little. But threads that other work keeps from
-  // each other are a loss without bound, so after one they are left apart for much longer than it lasted.
+  // each other are a loss without bound, so after one they are left apart for longer than it lasted.
   void took(bool team, double work, int64_t begun, int64_t ended) {
-    constexpr int64_t TIMES = 50, MOST = 1000000000;
+    constexpr int64_t TIMES = 8, MOST = 1000000000;
     const int64_t time = ended - begun;
     float now = (float)((double)time / work);
     const float alone = cost[0].load(std::memory_order_relaxed);
@@ -336,7 +345,7 @@ void tg_pool_give(void* data) { tg::pool().give(data); }
 void tg_pool_trim(void) {
   std::lock_guard<std::mutex> guard(tg::pool().lock);
   tg::pool().drop(0);
-  tg::pool().most = tg::pool().in_use;
+  tg::pool().most = tg::pool().lately = tg::pool().in_use;
 }
 
 int64_t tg_pool_bytes(void) {

@@ -162,7 +162,20 @@ def test_some_of_the_norms_are_left_to_the_reference():
         assert "for all three norms of every direction" in str(ops.choose(x, weights))
 
 
+def test_memory_of_a_large_call_is_not_kept_for_ever(lib):
+    lib.trim()
+    before = lib.pool_bytes()
+    tg.LSTM(8, 64)(torch.randn(2000, 64, 8))[0].sum().backward()
+    assert lib.pool_bytes() > before + (100 << 20)
+    layer, x = tg.LSTM(2, 3), torch.randn(1, 1, 2)
+    with torch.no_grad():
+        for _ in range(4000):
+            layer(x)
+    assert lib.pool_bytes() < before + (33 << 20)
+
+
 def test_large_results_return_their_memory(lib):
+    lib.trim()
     layer, x = tg.LSTM(8, 64), torch.randn(100, 64, 8)
     for _ in range(3):
         layer(x)[0].sum().backward()
