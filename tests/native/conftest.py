@@ -48,3 +48,8 @@ def all_threads(threads, lib):
     yield
     if lib is not None:
         lib.take_all_threads(False)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64, torch.bfloat16], ids=str)
+def dtype(request):
+    return request.param
