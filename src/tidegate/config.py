@@ -32,7 +32,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=(), allow_inf_nan=False)
 
     @classmethod
-    def make(cls, **fields: Any) -> Self:
+    def make(cls, /, **fields: Any) -> Self:
         """Validate, with one sentence for a person when something is wrong.
 
         Raises

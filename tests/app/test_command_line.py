@@ -380,6 +380,8 @@ def test_what_is_needed_and_what_is_wrong_in_a_file(kept, run, tmp_path):
     said = "unknown option 'hiden_size'; did you mean 'hidden_size'? unknown option 'epohcs'; did you mean 'epochs'?"
     words = ["train", "forecast", kept / "good.csv", *OF_TABLE, "--config", config]
     refused(run(*words), f"{said} (with the options in {config})")
+    config.write_text("self = 3\ncls = 4\n")
+    refused(run(*words), "unknown option 'self'; there are recipe, epochs, ")
     config.write_text("validation = 0.5\n")
     refused(run(*words, "--test", "0.4"), f"; given 0.5 and 0.4 (with the options in {config})")
     shutil.copytree(kept / "base", tmp_path / "run")

@@ -23,7 +23,7 @@ class Estimator:
     task: ClassVar[str]
     Config: ClassVar[type[Config]]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, /, **options: Any) -> None:
         self._options = options
         self.config = self.Config.make(**options)
 
