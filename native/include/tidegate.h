@@ -1,7 +1,7 @@
 /* The C interface of tidegate's CPU kernels: one struct of sizes, strides and pointers.
  *
- * T steps, B batch rows, I inputs, H hidden units, D directions (1 or 2). Every field is eight
- * bytes wide, so that a caller can fill the struct with one call of Python's `struct.pack`.
+ * T steps, B batch rows, I inputs, H hidden units, P outputs of a step (H without projection), D
+ * directions (1 or 2). Every field is eight bytes wide, so that a caller can fill the struct with one call of Python's `struct.pack`.
  * Arrays are contiguous except where a stride is given; strides count elements. A null pointer
  * leaves an optional array out.
  */
@@ -20,7 +20,7 @@ extern "C" {
 #define TG_API
 #endif
 
-#define TG_VERSION 6
+#define TG_VERSION 7
 
 enum { TG_FLOAT32 = 0, TG_FLOAT64 = 1, TG_BFLOAT16 = 2 };
 
@@ -31,14 +31,16 @@ typedef struct tg_lstm {
   int64_t dtype;
   int64_t threads; /* at most this many */
   int64_t T, B, I, H, D;
+  int64_t P; /* of the projection by w_hr, 0 without one: a step's output is h of H units */
   int64_t x_stride_t, x_stride_b;                         /* of x and d_x; units are adjacent */
   int64_t dy_stride_t, dy_stride_b, dy_stride_d;          /* of d_output */
   const void *x;                                          /* S (T, B, I) */
-  const void *h_0;                                        /* S (D, B, H), optional: zeros */
+  const void *h_0;                                        /* S (D, B, P), optional: zeros */
   const void *c_0;                                        /* A (D, B, H), optional: zeros */
-  const void *w_ih[2], *w_hh[2];                          /* S (4H, I), (4H, H); gates i, f, g, o */
+  const void *w_ih[2], *w_hh[2];                          /* S (4H, I), (4H, P); gates i, f, g, o */
   const void *b_ih[2], *b_hh[2];                          /* S (4H,), optional */
   const void *w_ch[2];                                    /* S (3, H) peepholes of i, f, o, optional */
+  const void *w_hr[2];                                    /* S (P, H) projection; both or none */
   const void *packed;                                     /* from tg_pack, optional */
   const int64_t *lengths;                                 /* (B,), optional */
   const uint8_t *reset;                                   /* (T, B), optional */
@@ -47,22 +49,23 @@ typedef struct tg_lstm {
   int64_t training;                                       /* random masks, or their expectation */
   int64_t first_step;                                     /* the masks' index of the first step */
   int64_t first_direction;                                /* 1: the only direction reads from the end */
-  void *output;                                           /* S (T, B, D, H) */
+  void *output;                                           /* S (T, B, D, P) */
   void *cells;                                            /* A (T, B, D, H); optional without gates */
   void *gates;                                            /* S (D, T, B, tg_gate_width) for the backward pass, optional */
-  void *h_n;                                              /* S (D, B, H) */
+  void *h_n;                                              /* S (D, B, P) */
   void *c_n;                                              /* A (D, B, H) */
   /* The backward pass reads all of the above but h_n and c_n, and: */
   const void *d_output;                                   /* S, optional */
   const void *d_cells;                                    /* A (T, B, D, H), optional */
-  const void *d_h_n;                                      /* S (D, B, H), optional */
+  const void *d_h_n;                                      /* S (D, B, P), optional */
   const void *d_c_n;                                      /* A (D, B, H), optional */
   void *d_x;                                              /* S (T, B, I), optional */
-  void *d_h_0;                                            /* S (D, B, H), optional */
+  void *d_h_0;                                            /* S (D, B, P), optional */
   void *d_c_0;                                            /* A (D, B, H), optional */
   void *d_w_ih[2], *d_w_hh[2];                            /* S, as the weights */
   void *d_b_ih[2], *d_b_hh[2];                            /* S (4H,), optional; the same numbers */
   void *d_w_ch[2];                                        /* S (3, H), optional */
+  void *d_w_hr[2];                                        /* S (P, H), with w_hr */
   /* Layer normalisation: all three for each direction, or none. */
   const void *norm_ih[2], *norm_hh[2];                    /* S (4H,) gains of the input's and the recurrent part */
   const void *norm_c[2];                                  /* S (2, H) gain and bias of the long-term memory */
@@ -87,10 +90,10 @@ typedef struct tg_steps {
   const tg_lstm *calls;
   int64_t layers;
   const void *x;           /* S (B, I) */
-  const void *h_0, *c_0;   /* S and A (layers, B, H) */
+  const void *h_0, *c_0;   /* S (layers, B, P) and A (layers, B, H) */
   const uint8_t *reset;    /* (B,), optional */
-  void *output;            /* S (B, H) */
-  void *h_n, *c_n;         /* S and A (layers, B, H) */
+  void *output;            /* S (B, P) */
+  void *h_n, *c_n;         /* S (layers, B, P) and A (layers, B, H) */
 } tg_steps;
 TG_API int tg_step(const tg_steps *steps);
 

@@ -90,13 +90,16 @@ bool product_fits(std::initializer_list<int64_t> sizes) {
 
 bool valid(const tg_lstm* p) {
   if (!p || p->version != TG_VERSION || p->dtype < 0 || p->dtype > 2) return false;
-  if (p->T < 0 || p->B < 0 || p->I < 0 || p->H < 1 || p->D < 1 || p->D > 2) return false;
+  if (p->T < 0 || p->B < 0 || p->I < 0 || p->H < 1 || p->P < 0 || p->D < 1 || p->D > 2) return false;
   if (p->first_direction != 0 && (p->first_direction != 1 || p->D != 1)) return false;
-  if (p->T >= LIMIT || p->B >= LIMIT || p->I >= LIMIT || p->H >= LIMIT) return false;
+  if (p->T >= LIMIT || p->B >= LIMIT || p->I >= LIMIT || p->H >= LIMIT || p->P >= LIMIT) return false;
   if (p->threads < 1 || p->threads > 4096) return false;
-  int64_t H = p->H + 64, I = p->I + 64;
-  if (!product_fits({p->T + 1, p->B + 1, 2, 9 * H}) || !product_fits({p->T + 1, p->B + 1, I})) return false;
-  if (!product_fits({4 * H, I}) || !product_fits({4 * H, H})) return false;
+  int64_t H = p->H + 64, I = p->I + 64, P = p->P + 64;
+  if (!product_fits({p->T + 1, p->B + 1, 2, 9 * H}) || !product_fits({p->T + 1, p->B + 1, 2, P})) return false;
+  if (!product_fits({p->T + 1, p->B + 1, I})) return false;
+  if (!product_fits({4 * H, I}) || !product_fits({4 * H, H}) || !product_fits({4 * H, P})) return false;
+  for (int64_t d = 0; d < p->D; ++d)  // weights that are given are all given
+    if (p->w_ih[d] && !p->w_hr[d] != !p->P) return false;
   for (int64_t d = 0; d < p->D; ++d)  // layer normalisation is whole or absent, and so are its gradients
     if (!p->norm_ih[d] != !p->norm_ih[0] || !p->norm_hh[d] != !p->norm_ih[0] || !p->norm_c[d] != !p->norm_ih[0])
       return false;
@@ -122,9 +125,9 @@ int tg_step(const tg_steps* steps) {
   const void* x = steps->x;
   for (int64_t n = 0; n < steps->layers; ++n) {
     tg_lstm call = steps->calls[n];
-    const int64_t units = call.B * call.H;
-    const int64_t h = n * units * (call.dtype == TG_FLOAT64 ? 8 : call.dtype == TG_FLOAT32 ? 4 : 2);
-    const int64_t c = n * units * (call.dtype == TG_FLOAT64 ? 8 : 4);
+    const int64_t rows = n * call.B;
+    const int64_t h = rows * (call.P ? call.P : call.H) * (call.dtype == TG_FLOAT64 ? 8 : call.dtype == TG_FLOAT32 ? 4 : 2);
+    const int64_t c = rows * call.H * (call.dtype == TG_FLOAT64 ? 8 : 4);
     call.x = x;
     call.h_0 = static_cast<const char*>(steps->h_0) + h;
     call.c_0 = static_cast<const char*>(steps->c_0) + c;

@@ -23,6 +23,7 @@ struct BackRows {
   const A** d_c;        // gradient of the long-term memory from the step after
   const A** held;       // gradient of the short-term memory past zoneout, or null
   S** d_gates;
+  S **d_out, **shown;   // with a projection, its gradient [outs][N] and what it is of, quads of vectors `shown_stride` apart
   A** past;             // both long-term memories [2][N], blocks `past_stride` apart, for peephole gradients
   int32_t *t, *b, *local;
 
@@ -39,6 +40,8 @@ struct BackRows {
     d_c = arena.take<const A*>(n);
     held = arena.take<const A*>(n);
     d_gates = arena.take<S*>(n);
+    d_out = arena.take<S*>(n);
+    shown = arena.take<S*>(n);
     past = arena.take<A*>(n);
     t = arena.take<int32_t>(n);
     b = arena.take<int32_t>(n);
@@ -55,18 +58,18 @@ struct Backward {
   const tg_lstm& p;
   Sizes<S> z;
   int d;
-  Transposed<S> w;          // W_hh for products with gate gradients
+  Panels<S> w, hr;          // W_hh for products with gate gradients, W_hr for those with its gradient
   const S* peephole;        // (3, H) or null
   int64_t stride;           // between blocks of gate gradients
-  int64_t past_stride = 0;
+  int64_t past_stride = 0, shown_stride = 0;
   Zoneout<S> zoneout;
   BackRows<S> rows;
   A* carry_c;               // [local row][blocks * N]
-  A* carry_h;               // the same, for zoneout of the short-term memory, or null
+  A* carry_h;               // [local row][outs * N], for zoneout of the short-term memory, or null
   const A* keep;            // the same, recurrent dropout, or null
 
-  Backward(const tg_lstm& p, int d, Transposed<S> w, int64_t stride)
-      : p(p), z(p), d(d), w(w), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
+  Backward(const tg_lstm& p, int d, Panels<S> w, Panels<S> hr, int64_t stride)
+      : p(p), z(p), d(d), w(w), hr(hr), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
         zoneout(p, d) {}
 
   // d h of the step before, as far as it comes through the gates; each(r) is called once for every row r, at
@@ -86,6 +89,15 @@ struct Backward {
     }
   }
 
+  // d h of the step, where h is projected to its output.
+  template <int R, int W>
+  TG_INLINE void project_back(Tile<S, R, W>& acc, int64_t first, int64_t vector) {
+    tile_clear<S, R, W>(acc);
+    const S* a[R];
+    for (int r = 0; r < R; ++r) a[r] = rows.d_out[first + r];
+    tile_multiply<S, R, W>(acc, a, hr.panel(vector), hr.stride(vector), z.P);
+  }
+
   // What `finish` will read of one row, and the chunk's gradients after it, brought near while the tile is summed.
   template <int W>
   TG_INLINE void expect(int64_t row, int64_t vector) const {
@@ -93,27 +105,54 @@ struct Backward {
     for (int g = 0; g < 4; ++g) prefetch<W, 0, 0>(rows.gates[row] + g * z.PU + unit);  // read this once
     prefetch<W>(rows.c_old[row] + unit);
     prefetch<W>(rows.c_new[row] + unit);
-    if (rows.d_output[row]) prefetch<W>(rows.d_output[row] + unit);
+    if (rows.d_output[row] && !z.projects) prefetch<W>(rows.d_output[row] + unit);
     if (rows.d_cells[row]) prefetch<W>(rows.d_cells[row] + unit);
-    if (rows.h[row]) prefetch<W>(rows.h[row] + unit);
+    if (rows.h[row] && unit < z.P) prefetch<W>(rows.h[row] + unit);
     if (vector == 0) prefetch_row(rows.x[row], z.I);
   }
 
-  // The gradient that reaches h of the step, from its sum over the gates of the step after.
+  // The gradient that reaches h of the step, or its projection, from its sum over the gates of the step after.
   TG_INLINE V hidden_gradient(V acc, int64_t row, int64_t vector) {
-    int64_t unit = vector * N, local = rows.local[row] * z.blocks * N + unit;
+    int64_t unit = vector * N, local = rows.local[row] * z.outs * N + unit;
     if (keep) acc = acc * load(keep + local);
-    if (rows.d_h[row]) acc = acc + load_first(rows.d_h[row] + unit, z.units(vector));
+    if (rows.d_h[row]) acc = acc + load_first(rows.d_h[row] + unit, z.outputs(vector));
     if (rows.held[row]) acc = acc + load(rows.held[row] + unit);
     return acc;
+  }
+  // The same and what comes from the output, of which zoneout lets a part past the step.
+  TG_INLINE V output_gradient(V d_h, int64_t row, int64_t vector, V held) {
+    if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + vector * N, z.outputs(vector));
+    if (!zoneout.acts()) return d_h;
+    if (carry_h) store(carry_h + (rows.local[row] * z.outs + vector) * N, held * d_h);
+    return (V{} + 1 - held) * d_h;
+  }
+
+  // The gradients of what `count` rows from `start` on put out, vectors [first, last).
+  void outputs(int64_t start, int64_t count, int64_t first, int64_t last, bool reverse) {
+    each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
+      constexpr int R = decltype(size)::value, W = decltype(width)::value;
+      Tile<S, R, W> acc;
+      recur<R, W>(acc, start + row, vector, [](int64_t) {});
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < W; ++v) put_out(acc[r][v], start + row + r, vector + v);
+    });
+  }
+  TG_INLINE void put_out(V acc, int64_t row, int64_t vector) {
+    V held{};
+    if (zoneout.acts()) held = zoneout.weights(vector * N, rows.t[row], rows.b[row]).hidden;
+    store(rows.d_out[row] + vector * N, output_gradient(hidden_gradient(acc, row, vector), row, vector, held));
+  }
+
+  // Keeps o tanh c for the gradient of the projection.
+  TG_INLINE void show(V h, int64_t row, int64_t vector) {
+    store(rows.shown[row] + vector / 4 * shown_stride + vector % 4 * N, h);
   }
 
   __attribute__((noinline)) void finish(V acc, int64_t row, int64_t vector) {
     const V one = V{} + 1;
     int units = z.units(vector);
     int64_t unit = vector * N, local = rows.local[row] * z.blocks * N + unit;
-    V d_h = hidden_gradient(acc, row, vector);
-    if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + unit, units);
+    V d_h = z.projects ? acc : hidden_gradient(acc, row, vector);
     V d_c = rows.d_c[row] ? load_first(rows.d_c[row] + unit, units) : V{};
     if (rows.d_cells[row]) d_c = d_c + load_first(rows.d_cells[row] + unit, units);
 
@@ -125,16 +164,17 @@ struct Backward {
     }
     V c_old = load_first(rows.c_old[row] + unit, units);
     V c = load_first(rows.c_new[row] + unit, units);
-    V held_c{};
+    V held_h{}, held_c{};
     if (zoneout.acts()) {
       auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
-      if (carry_h) store(carry_h + local, keep.hidden * d_h);
-      d_h = (one - keep.hidden) * d_h;
+      held_h = keep.hidden;
       held_c = keep.cell * d_c;
       d_c = (one - keep.cell) * d_c;
       if (p.zoneout_cell != 0.0) c = fma(f, c_old, i * g);
     }
+    if (!z.projects) d_h = output_gradient(d_h, row, vector, held_h);
     const V tanh_c = tanh(c), d_o = of_output(d_h, o, tanh_c);
+    if (z.projects) show(o * tanh_c, row, vector);
     d_c = fma(d_h * o, one - tanh_c * tanh_c, d_c);
     if (peephole) d_c = fma(d_o, load_first(peephole + 2 * z.H + unit, units), d_c);
     const auto [d_i, d_f, d_g] = of_cell(d_c, i, f, g, c_old);
@@ -151,15 +191,16 @@ struct Backward {
 
   // Does a row end here, or begin, or bring more than an output's gradient?
   bool special(int64_t row) const {
-    return !rows.d_output[row] || !rows.d_c[row] || rows.d_cells[row] || rows.d_h[row] || rows.held[row];
+    if (!rows.d_c[row] || rows.d_cells[row]) return true;
+    return !z.projects && (!rows.d_output[row] || rows.d_h[row] || rows.held[row]);
   }
 
   // The same of one row and W whole vectors of a plain layer, whose sums lie at [W][N]; not where the row is special.
-  template <int W>
+  template <int W, bool PROJECTS>
   __attribute__((noinline)) void finish_vectors(const A* sums, int64_t row, int64_t vector) {
     const V one = V{} + 1;
     const int64_t unit = vector * N;
-    const S *gates = rows.gates[row] + unit, *d_output = rows.d_output[row] + unit;
+    const S *gates = rows.gates[row] + unit, *d_output = PROJECTS ? nullptr : rows.d_output[row] + unit;
     const A *c_old = rows.c_old[row] + unit, *c_new = rows.c_new[row] + unit, *d_c_new = rows.d_c[row] + unit;
     A* carry = carry_c + rows.local[row] * z.blocks * N + unit;
     V tanh_c[W];
@@ -169,7 +210,9 @@ struct Backward {
     for (int v = 0; v < W; ++v) {
       const S* gate = gates + v * N;
       V i = load(gate), f = load(gate + z.PU), g = load(gate + 2 * z.PU), o = load(gate + 3 * z.PU);
-      V d_h = load(sums + v * N) + load(d_output + v * N);
+      V d_h = load(sums + v * N);
+      if constexpr (PROJECTS) show(o * tanh_c[v], row, vector + v);
+      else d_h = d_h + load(d_output + v * N);
       V d_c = fma(d_h * o, one - tanh_c[v] * tanh_c[v], load(d_c_new + v * N));
       const auto [d_i, d_f, d_g] = of_cell(d_c, i, f, g, load(c_old + v * N));
       store(carry + v * N, fma(d_c, f, V{}));
@@ -196,53 +239,46 @@ struct Backward {
 
   // All rows of one step, unit vectors [first, last); `reverse` as in the forward pass.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
-    const bool plain = !keep && !peephole && !zoneout.acts();
+    const bool plain = !peephole && !zoneout.acts() && (z.projects || !keep);
     each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
-      recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
+      if (z.projects) {
+        for (int64_t r = 0; r < R; ++r) expect<W>(row + r, vector);
+        project_back<R, W>(acc, row, vector);
+      } else {
+        recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
+      }
       alignas(VECTOR_BYTES) A sums[R * W * N];
       tile_store<S, R, W>(acc, sums, W * N);
       const bool whole = plain && z.units(vector + W - 1) == N;
 #pragma GCC unroll 1
       for (int64_t r = 0; r < R; ++r) {
         const A* of_row = sums + r * W * N;
-        if (whole && !special(row + r)) finish_vectors<W>(of_row, row + r, vector);
+        if (whole && !special(row + r))
+          z.projects ? finish_vectors<W, true>(of_row, row + r, vector) : finish_vectors<W, false>(of_row, row + r, vector);
         else
           for (int v = 0; v < W; ++v) finish(load(of_row + v * N), row + r, vector + v);
       }
     });
   }
 
-  // The gradients of the initial states, which close the recurrence.
-  void initial(int64_t count, int64_t first, int64_t last) {
-    each_tile(count, first, last, false, [&](int64_t row, int64_t vector, auto size, auto width) {
-      constexpr int R = decltype(size)::value, W = decltype(width)::value;
-      Tile<S, R, W> acc;
-      recur<R, W>(acc, row, vector, [](int64_t) {});
-      for (int r = 0; r < R; ++r)
-        for (int v = 0; v < W; ++v) {
-          int units = z.units(vector + v);
-          int64_t unit = (vector + v) * N, to = (d * z.B + rows.b[row + r]) * z.H + unit;
-          if (p.d_h_0)
-            store_first(static_cast<S*>(p.d_h_0) + to, hidden_gradient(acc[r][v], row + r, vector + v), units);
-          if (!p.d_c_0) continue;
-          V d_c = rows.d_c[row + r] ? load_first(rows.d_c[row + r] + unit, units) : V{};
-          store_first(static_cast<A*>(p.d_c_0) + to, d_c, units);
-        }
-    });
-  }
-
-  template <class F>
-  TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool reverse, F f) {
-    const int64_t low = first / 4, high = (last + 3) / 4;
-    for (int64_t n = low; n < high; ++n) {
-      const int64_t panel = reverse ? low + high - 1 - n : n;
-      const int64_t vector = panel * 4 < first ? first : panel * 4, end = panel * 4 + 4 < last ? panel * 4 + 4 : last;
-      with_vectors((int)(end - vector), [&](auto w_) {
-        for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, w_); });
+  // The gradients of the initial states, which close the recurrence: vectors `outs` of h_0, `blocks` of c_0.
+  void initial(int64_t count, Share outs, Share blocks) {
+    if (p.d_h_0)
+      each_tile(count, outs.first, outs.last, false, [&](int64_t row, int64_t vector, auto size, auto width) {
+        constexpr int R = decltype(size)::value, W = decltype(width)::value;
+        Tile<S, R, W> acc;
+        recur<R, W>(acc, row, vector, [](int64_t) {});
+        for (int r = 0; r < R; ++r)
+          for (int v = 0; v < W; ++v)
+            store_first(static_cast<S*>(p.d_h_0) + (d * z.B + rows.b[row + r]) * z.P + (vector + v) * N,
+                        hidden_gradient(acc[r][v], row + r, vector + v), z.outputs(vector + v));
       });
-    }
+    for (int64_t row = 0; p.d_c_0 && row < count; ++row)
+      for (int64_t n = blocks.first; n < blocks.last; ++n)
+        store_first(static_cast<A*>(p.d_c_0) + (d * z.B + rows.b[row]) * z.H + n * N,
+                    rows.d_c[row] ? load_first(rows.d_c[row] + n * N, z.units(n)) : V{}, z.units(n));
   }
 };
 

@@ -12,14 +12,15 @@ namespace TG_ISA {
 // Weight gradients of one part of the rows, as they are summed.
 template <class S>
 struct WeightSums {
-  typename Types<S>::A *x, *h, *b, *p;
+  typename Types<S>::A *x, *h, *b, *p, *r;
 
   void take(Arena& arena, const Sizes<S>& z) {
     using A = typename Types<S>::A;
     x = arena.take<A>(z.I * z.G);
-    h = arena.take<A>(z.H * z.G);
+    h = arena.take<A>(z.P * z.G);
     b = arena.take<A>(z.G);
     p = arena.take<A>(z.blocks * 3 * z.N);
+    r = arena.take<A>(z.quads() * z.P * 4 * z.N);
   }
 };
 
@@ -36,6 +37,7 @@ struct BackwardShared {
   int64_t stride;    // between blocks of gate gradients: chunk rows, carried rows, a row of zeros
   S* d_input;        // with layer norm the input's products have other gradients than the recurrent ones
   S *d_gates, *panel_x, *panel_h, *w_hh, *w_ih;
+  S *d_out, *panel_r, *shown, *w_hr;  // of the projection: its gradient [row][outs][N], that as panels, what it is of
   A *past, *carry_c, *carry_h, *keep;
   const S **row_x, **row_h;  // of the chunk's rows
   S** row_dx;
@@ -44,10 +46,12 @@ struct BackwardShared {
   char* norm_weights;    // with layer norm only: bias, gains and peepholes as the forward pass reads them
   A* norm_sums;          // [bundle][block][NORM_SUMS][N]
 
+  static int64_t rows_of(const Sizes<S>& z, int64_t part) { return round_up(gradient_rows(z, part), 2); }
+
   void take(Arena& arena, const tg_lstm& p, const Sizes<S>& z, int64_t part, int64_t threads) {
-    const int64_t N = z.N, padded = z.blocks * N;
+    const int64_t N = z.N, padded = z.blocks * N, outs = z.outs * N, projected = z.projects ? rows_of(z, part) : 0;
     capacity = part;
-    rows = round_up(gradient_rows(z, part), 2);
+    rows = rows_of(z, part);
     stride = (rows + part + 1) * 4 * N;
     all = arena.take<Barrier>(1);
     teams = arena.take<Barrier>(threads);
@@ -57,13 +61,17 @@ struct BackwardShared {
     d_gates = arena.take<S>(z.blocks * stride);
     d_input = z.norm ? arena.take<S>(z.blocks * stride) : d_gates;
     panel_x = arena.take<S>(z.I * rows);
-    panel_h = arena.take<S>(z.H * rows);
-    w_hh = arena.take<S>(Transposed<S>::elements(z, z.H));
-    w_ih = arena.take<S>(p.d_x ? Transposed<S>::elements(z, z.I) : 0);
+    panel_h = arena.take<S>(z.P * rows);
+    w_hh = arena.take<S>(Panels<S>::elements(z.G, z.P));
+    w_ih = arena.take<S>(p.d_x ? Panels<S>::elements(z.G, z.I) : 0);
+    w_hr = arena.take<S>(z.projects ? Panels<S>::elements(z.P, z.H) : 0);
+    d_out = arena.take<S>(projected * outs);
+    panel_r = arena.take<S>(projected * z.P);
+    shown = arena.take<S>(projected * z.quads() * 4 * N);
     past = arena.take<A>(p.w_ch[0] && !z.norm ? rows * 2 * padded : 0);
     carry_c = arena.take<A>(part * padded);
-    carry_h = arena.take<A>(p.zoneout_hidden > 0 ? part * padded : 0);
-    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? part * padded : 0);
+    carry_h = arena.take<A>(p.zoneout_hidden > 0 ? part * outs : 0);
+    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? part * outs : 0);
     row_x = arena.take<const S*>(rows);
     row_h = arena.take<const S*>(rows);
     row_dx = arena.take<S*>(rows);
@@ -116,14 +124,17 @@ struct BackwardCall {
   template <class F>
   void run(F all_meet) {
     for (int d = 0; d < z.D; ++d) {
-      Transposed<S> hh(z, z.H, m.w_hh), ih(z, z.I, m.w_ih);
-      for (int64_t n = thread; n < hh.panels(); n += threads) hh.pack(z, static_cast<const S*>(p.w_hh[d]), n);
-      if (p.d_x)
-        for (int64_t n = thread; n < ih.panels(); n += threads) ih.pack(z, static_cast<const S*>(p.w_ih[d]), n);
+      const Panels<S> hh(z.G, z.P, m.w_hh), ih(z.G, z.I, m.w_ih), hr(z.P, z.H, m.w_hr);
+      for (int64_t n = thread; n < hh.panels(); n += threads) hh.pack_gates(z, static_cast<const S*>(p.w_hh[d]), n);
+      for (int64_t n = thread; p.d_x && n < ih.panels(); n += threads)
+        ih.pack_gates(z, static_cast<const S*>(p.w_ih[d]), n);
+      for (int64_t n = thread; z.projects && n < hr.panels(); n += threads)
+        hr.pack(n, [&](int64_t k) { return k < z.P ? static_cast<const S*>(p.w_hr[d]) + k * z.H : nullptr; });
       Share own((int64_t)parts.size(), team, teams);  // neighbours, whose rows this thread mostly wrote in the forward pass
-      for (int64_t part = own.first; part < own.last; ++part) direction(d, (size_t)part, hh, ih);
+      for (int64_t part = own.first; part < own.last; ++part) direction(d, (size_t)part, hh, ih, hr);
       all_meet();
       for (int64_t n = team * threads + thread; n < z.blocks; n += teams * threads) finish_block(d, n);
+      for (int64_t n = team * threads + thread; n < z.quads(); n += teams * threads) finish_projection(d, n);
       all_meet();
     }
   }
@@ -145,11 +156,11 @@ struct BackwardCall {
   }
 
   int64_t time(int d, int64_t rank, int64_t s) const { return from_end(p, d) ? m.order.length[rank] - 1 - s : s; }
-  int64_t at(int d, int64_t t, int64_t b) const { return ((t * z.B + b) * z.D + d) * z.H; }
+  int64_t at(int d, int64_t t, int64_t b) const { return (t * z.B + b) * z.D + d; }
   S* gradient_row(int64_t row) const { return m.d_gates + row * 4 * N; }
 
-  void direction(int d, size_t part, const Transposed<S>& hh, const Transposed<S>& ih) {
-    const int64_t padded = z.blocks * N;
+  void direction(int d, size_t part, const Panels<S>& hh, const Panels<S>& ih, const Panels<S>& hr) {
+    const int64_t padded = z.blocks * N, outs = z.outs * N;
     sums = parts[part];
     if (thread == 0) list_part(part);
     for (int64_t n = thread; n < z.blocks; n += threads) {
@@ -169,26 +180,26 @@ struct BackwardCall {
     for (int64_t rank = mine.first; rank < mine.last; ++rank) {
       int64_t b = m.order.row[rank];
       if (m.keep) {
-        A* keep = m.keep + rank * padded;
-        bernoulli(keep, (int)padded, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
+        A* keep = m.keep + rank * outs;
+        bernoulli(keep, (int)outs, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
                   stream(p, d, RECURRENT_DROPOUT));
-        for (int64_t u = 0; u < padded; ++u) keep[u] = (1 - keep[u]) * keep_scale<S>(p.recurrent_dropout);
+        for (int64_t u = 0; u < outs; ++u) keep[u] = (1 - keep[u]) * keep_scale<S>(p.recurrent_dropout);
       }
       if (d == 0 && p.d_x)
         for (int64_t t = m.order.length[rank]; t < z.T; ++t)
           std::memset(static_cast<S*>(p.d_x) + t * p.x_stride_t + b * p.x_stride_b, 0, z.I * sizeof(S));
     }
 
-    Backward<S> back(p, d, hh, m.stride);
+    Backward<S> back(p, d, hh, hr, m.stride);
     back.rows = rows;
-    back.past_stride = m.rows * 2 * N;
+    back.past_stride = m.rows * 2 * N, back.shown_stride = m.rows * 4 * N;
     back.carry_c = m.carry_c, back.carry_h = m.carry_h, back.keep = m.keep;
     const int64_t group = thread / split.team, member = thread % split.team;
     const bool working = group < split.groups;
     RowGroup own(p, m.count, working ? group : 0, split.groups, bundle);
     NormBackward<S> norm{back,   vectors, bundle, m.norm_sums, m.d_input - m.d_gates, z.norm ? norm_panel(z) : 0, d_hidden,
                          norm_values};
-    Share share(z.blocks, member, split.team);
+    const Share share(z.blocks, member, split.team), share_out(z.outs, member, split.team);
     meet();
 
     bool fresh = true;
@@ -209,6 +220,10 @@ struct BackwardCall {
         for (int64_t s = high - 1; s >= low; --s) {
           int64_t count = step_rows(own, d, s, low, high);
           if (split.team > 1) m.teams[group].await(met);  // with the rows at hand
+          if (z.projects && !z.norm) {
+            back.outputs(0, count, share_out.first, share_out.last, s & 1);
+            if (split.team > 1) m.teams[group].wait((uint32_t)split.team);
+          }
           if (z.norm) norm.step(count);
           else back.step(count, share.first, share.last, s & 1);
           if (split.team > 1) met = m.teams[group].arrive((uint32_t)split.team);
@@ -226,13 +241,16 @@ struct BackwardCall {
     }
     if (working && (p.d_h_0 || p.d_c_0)) {
       initial_rows(own, d);
-      back.initial(own.count, share.first, share.last);
+      back.initial(own.count, share_out, share);
     }
-    if (fresh)
+    if (fresh) {
       for (int64_t n = thread; n < z.blocks; n += threads) {
         std::memset(sums.x + n * z.I * 4 * N, 0, z.I * 4 * N * sizeof(A));
-        std::memset(sums.h + n * z.H * 4 * N, 0, z.H * 4 * N * sizeof(A));
+        std::memset(sums.h + n * z.P * 4 * N, 0, z.P * 4 * N * sizeof(A));
       }
+      for (int64_t n = thread; n < z.quads(); n += threads)
+        std::memset(sums.r + n * z.P * 4 * N, 0, z.P * 4 * N * sizeof(A));
+    }
     meet();
   }
 
@@ -245,34 +263,35 @@ struct BackwardCall {
       bool last = s + 1 == length, cut = !last && starts_anew(p, d, time(d, rank, s + 1), b, length);
       bool anew = starts_anew(p, d, t, b, length);
       int64_t next = last || cut ? m.rows + m.capacity : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
-      int64_t state = (d * z.B + b) * z.H, here = at(d, t, b), before = at(d, from_end(p, d) ? t + 1 : t - 1, b);
+      int64_t state = d * z.B + b, here = at(d, t, b), before = at(d, from_end(p, d) ? t + 1 : t - 1, b);
       const int64_t row = m.base[s - low] + rank, input = t * p.x_stride_t + b * p.x_stride_b;
       rows.x[count] = static_cast<const S*>(p.x) + input;
       rows.h[count] = anew || (s == 0 && !p.h_0) ? nullptr
-                      : s == 0 ? static_cast<const S*>(p.h_0) + state
-                               : static_cast<const S*>(p.output) + before;
+                      : s == 0 ? static_cast<const S*>(p.h_0) + state * z.P
+                               : static_cast<const S*>(p.output) + before * z.P;
       if (thread % split.team == 0) {
         m.row_x[row] = rows.x[count];
         m.row_h[row] = rows.h[count];
         if (p.d_x) m.row_dx[row] = static_cast<S*>(p.d_x) + input;
-        m.row_keep[row] = m.keep ? m.keep + rank * padded : nullptr;
+        m.row_keep[row] = m.keep ? m.keep + rank * z.outs * N : nullptr;
       }
       rows.next[count] = gradient_row(next);
       rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
       rows.d_output[count] =
           p.d_output ? static_cast<const S*>(p.d_output) + t * p.dy_stride_t + b * p.dy_stride_b + d * p.dy_stride_d
                      : nullptr;
-      rows.d_cells[count] = p.d_cells ? static_cast<const A*>(p.d_cells) + here : nullptr;
-      rows.c_new[count] = static_cast<const A*>(p.cells) + here;
+      rows.d_cells[count] = p.d_cells ? static_cast<const A*>(p.d_cells) + here * z.H : nullptr;
+      rows.c_new[count] = static_cast<const A*>(p.cells) + here * z.H;
       rows.c_old[count] = anew || (s == 0 && !p.c_0) ? zero_row()
-                          : s == 0 ? static_cast<const A*>(p.c_0) + state
-                                   : static_cast<const A*>(p.cells) + before;
-      rows.d_h[count] = last && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;
-      rows.d_c[count] = last  ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state : nullptr)
+                          : s == 0 ? static_cast<const A*>(p.c_0) + state * z.H
+                                   : static_cast<const A*>(p.cells) + before * z.H;
+      rows.d_h[count] = last && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state * z.P : nullptr;
+      rows.d_c[count] = last  ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state * z.H : nullptr)
                         : cut ? nullptr
                               : m.carry_c + rank * padded;
-      rows.held[count] = last || cut || !m.carry_h ? nullptr : m.carry_h + rank * padded;
+      rows.held[count] = last || cut || !m.carry_h ? nullptr : m.carry_h + rank * z.outs * N;
       rows.d_gates[count] = gradient_row(row);
+      rows.d_out[count] = m.d_out + row * z.outs * N, rows.shown[count] = m.shown + row * 4 * N;
       rows.past[count] = m.past ? m.past + row * 2 * N : nullptr;
       rows.t[count] = (int32_t)t, rows.b[count] = (int32_t)b, rows.local[count] = (int32_t)rank;
     }
@@ -284,13 +303,13 @@ struct BackwardCall {
     for (int64_t i = 0; i < own.count; ++i) {
       int64_t rank = own.rank(i), b = m.order.row[rank], length = m.order.length[rank];
       bool empty = length == 0, cut = !empty && starts_anew(p, d, time(d, rank, 0), b, length);
-      int64_t state = (d * z.B + b) * z.H;
+      const int64_t state = d * z.B + b;
       rows.next[i] = gradient_row(empty || cut ? m.rows + m.capacity : m.rows + rank);
-      rows.d_h[i] = empty && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state : nullptr;
-      rows.d_c[i] = empty ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state : nullptr)
+      rows.d_h[i] = empty && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state * z.P : nullptr;
+      rows.d_c[i] = empty ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state * z.H : nullptr)
                     : cut ? nullptr
                           : m.carry_c + rank * padded;
-      rows.held[i] = empty || cut || !m.carry_h ? nullptr : m.carry_h + rank * padded;
+      rows.held[i] = empty || cut || !m.carry_h ? nullptr : m.carry_h + rank * z.outs * N;
       rows.b[i] = (int32_t)b, rows.local[i] = (int32_t)rank;
     }
   }
@@ -305,11 +324,14 @@ struct BackwardCall {
     int64_t first = share.first * UNIT, last = share.last * UNIT < used ? share.last * UNIT : used;
     pack_columns(m.panel_x, m.rows, z.I, first, last, [&](int64_t row) { return m.row_x[row]; },
                  [](int64_t) { return (const A*)nullptr; });
-    pack_columns(m.panel_h, m.rows, z.H, first, last, [&](int64_t row) { return m.row_h[row]; },
+    pack_columns(m.panel_h, m.rows, z.P, first, last, [&](int64_t row) { return m.row_h[row]; },
                  [&](int64_t row) { return m.row_keep[row]; });
+    if (z.projects)
+      pack_columns(m.panel_r, m.rows, z.P, first, last, [&](int64_t row) { return m.d_out + row * z.outs * N; },
+                   [](int64_t) { return (const A*)nullptr; });
   }
 
-  void gradients(const Transposed<S>& ih, int d, int64_t used, bool fresh) {
+  void gradients(const Panels<S>& ih, int d, int64_t used, bool fresh) {
     Gradients<S> of_x{z, m.d_input, m.stride, m.rows}, of_h{z, m.d_gates, m.stride, m.rows};
     // Blocks and, where those are few, halves of their columns.
     int64_t parts = z.blocks % threads ? threads : 1;
@@ -321,13 +343,14 @@ struct BackwardCall {
       for (int64_t n = share.first; n < share.last; ++n) {
         int64_t block = n / parts, part = n % parts;
         if (Types<S>::PAIR == 2 && (paired != block || z.norm)) of_x.pair_rows(paired = block, row, row + count, pairs);
-        Share x(z.I, part, parts), h(z.H, part, parts);
+        Share x(z.I, part, parts), h(z.P, part, parts);
         bool first = fresh && row == 0;
         of_x.weights(block, m.panel_x, z.I, x.first, x.last, row, count, sums.x + block * z.I * 4 * N, first, pairs);
         if (Types<S>::PAIR == 2 && z.norm) of_h.pair_rows(block, row, row + count, pairs);
-        of_h.weights(block, m.panel_h, z.H, h.first, h.last, row, count, sums.h + block * z.H * 4 * N, first, pairs);
+        of_h.weights(block, m.panel_h, z.P, h.first, h.last, row, count, sums.h + block * z.P * 4 * N, first, pairs);
       }
     }
+    if (z.projects) projection_gradient(used, fresh);
     for (int64_t n = thread; n < z.blocks && !z.norm; n += threads) {
       of_h.bias(n, used, sums.b);
       if (m.past) of_h.peephole(n, used, m.past, sums.p);
@@ -338,16 +361,42 @@ struct BackwardCall {
     }
   }
 
+  // What `shown` of the chunk's rows times the gradients of its projection adds to that of w_hr.
+  void projection_gradient(int64_t used, bool fresh) {
+    const Gradients<S> of_r{z, m.shown, m.rows * 4 * N, m.rows};
+    const int64_t parts = z.quads() % threads ? threads : 1;
+    const Share share(z.quads() * parts, thread, threads);
+    for (int64_t row = 0; row < used; row += K_BLOCK) {
+      const int64_t count = used - row < K_BLOCK ? used - row : K_BLOCK;
+      for (int64_t n = share.first; n < share.last; ++n) {
+        const int64_t quad = n / parts;
+        const Share columns(z.P, n % parts, parts);
+        if (Types<S>::PAIR == 2) of_r.pair_rows(quad, row, row + count, pairs);
+        of_r.weights(quad, m.panel_r, z.P, columns.first, columns.last, row, count, sums.r + quad * z.P * 4 * N,
+                     fresh && row == 0, pairs);
+      }
+    }
+  }
+
+  void finish_projection(int d, int64_t quad) {
+    sums = parts[0];
+    for (size_t part = 1; part < parts.size(); ++part) add(sums.r, parts[part].r, quad, z.P * 4);
+    for (int64_t k = 0; k < z.P; ++k)
+      for (int64_t n = quad * 4; n < z.blocks && n < quad * 4 + 4; ++n)
+        store_first(static_cast<S*>(p.d_w_hr[d]) + k * z.H + n * N, load(sums.r + ((quad * z.P + k) * 4 + n % 4) * N),
+                    z.units(n));
+  }
+
   void finish_block(int d, int64_t block) {
     sums = parts[0];
     for (size_t part = 1; part < parts.size(); ++part) {
       add(sums.x, parts[part].x, block, z.I * 4);
-      add(sums.h, parts[part].h, block, z.H * 4);
+      add(sums.h, parts[part].h, block, z.P * 4);
       add(sums.b, parts[part].b, block, 4);
       add(sums.p, parts[part].p, block, 3);
     }
     unpack_block<S>(sums.x + block * z.I * 4 * N, z, z.I, block, static_cast<S*>(p.d_w_ih[d]));
-    unpack_block<S>(sums.h + block * z.H * 4 * N, z, z.H, block, static_cast<S*>(p.d_w_hh[d]));
+    unpack_block<S>(sums.h + block * z.P * 4 * N, z, z.P, block, static_cast<S*>(p.d_w_hh[d]));
     int units = z.units(block);
     if (z.norm) add_norm_sums(d, block);
     for (void* d_b : {p.d_b_ih[d], p.d_b_hh[d]})

@@ -18,7 +18,7 @@ constexpr int64_t OWN_BYTES = 64 << 10;     // of a thread's own short-term memo
 template <class S>
 inline bool writes_past_caches(const tg_lstm& p, const Sizes<S>& z) {
   using A = typename Types<S>::A;
-  int64_t row = z.H * (int64_t)sizeof(S);
+  int64_t row = z.P * (int64_t)sizeof(S);
   if (p.cells) row += z.H * (int64_t)sizeof(A);
   if (p.gates) row += z.saved * (int64_t)(p.open_gates ? sizeof(A) : sizeof(S));
   return VECTOR_BYTES == 64 && (uintptr_t)p.gates % 64 == 0 && z.T * z.B * z.D * row > CACHED_BYTES;
@@ -32,8 +32,9 @@ struct StepRows {
   const S** h;       // short-term memory that the gates see
   const S** h_old;   // the same before recurrent dropout, for zoneout
   const A** c;       // long-term memory before the step
-  S** h_new;         // what the next step reads
+  S** h_new;         // what the next step reads; with a projection, what is projected to that
   S** output;        // where h goes too, or null: h_new is there already
+  S **r_new, **r_output;  // the same of the projection of h
   A** c_new;
   S** gates;         // [4][PU], or null; A where they are open
   int32_t *t, *b;    // time and row, for the counters of random bits
@@ -45,6 +46,8 @@ struct StepRows {
     c = arena.take<const A*>(rows);
     h_new = arena.take<S*>(rows);
     output = arena.take<S*>(rows);
+    r_new = arena.take<S*>(rows);
+    r_output = arena.take<S*>(rows);
     c_new = arena.take<A*>(rows);
     gates = arena.take<S*>(rows);
     t = arena.take<int32_t>(rows);
@@ -152,7 +155,7 @@ struct Forward {
     int64_t unit = block * N;
     if (zoneout.acts()) {
       auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
-      h = mix(keep.hidden, load_first(rows.h_old[row] + unit, units), h);
+      if (!z.projects) h = mix(keep.hidden, load_first(rows.h_old[row] + unit, units), h);
       c = mix(keep.cell, load_first(rows.c[row] + unit, units), c);
     }
     store_first(rows.c_new[row] + unit, c, units);
@@ -204,7 +207,7 @@ struct Forward {
       for (int r = 0; r < R; ++r) expect<U>(first + r, block);
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u) tile_clear<S, R, 4>(acc[u]);
-    multiply<R, U>(acc, h, w.hh + block * z.PH * 4 * N, z.PH, z.H);
+    multiply<R, U>(acc, h, w.hh + block * z.PP * 4 * N, z.PP, z.P);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -278,7 +281,7 @@ struct Forward {
   // slower (bfloat16), or the weights wait in L1.
   bool pairs(int64_t blocks) const {
     if (VECTOR_BYTES < 64 || Types<S>::PAIR == 2) return true;
-    return blocks * z.PH * 4 * N * (int64_t)sizeof(S) < (blocks > 2 ? 2 : 1) * l1_bytes();
+    return blocks * z.PP * 4 * N * (int64_t)sizeof(S) < (blocks > 2 ? 2 : 1) * l1_bytes();
   }
 
   // Blocks [first, last) of all rows; every other step in opposite order, as the weights used
@@ -293,6 +296,33 @@ struct Forward {
         step(count, reverse ? first + last - n - 1 : n);
     }
   }
+
+  // What all rows put out, vectors [first, last), once all of their units are done (Sak et al. 2014).
+  void put_out(int64_t count, int64_t first, int64_t last, bool reverse) {
+    const Panels<S> hr = projection(z, w);
+    each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
+      constexpr int R = decltype(size)::value, W = decltype(width)::value;
+      Tile<S, R, W> acc;
+      const S* h[R];
+      for (int r = 0; r < R; ++r) h[r] = rows.h_new[row + r];
+      tile_clear<S, R, W>(acc);
+      tile_multiply<S, R, W>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < W; ++v) put_out(acc[r][v], row + r, vector + v);
+    });
+  }
+  TG_INLINE void put_out(V r, int64_t row, int64_t vector) {
+    const int units = z.outputs(vector);
+    const int64_t unit = vector * N;
+    if (zoneout.acts()) {
+      auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
+      r = mix(keep.hidden, load_first(rows.h_old[row] + unit, units), r);
+    }
+    store_first(rows.r_new[row] + unit, r, units);
+    if (S* output = rows.r_output[row]) store_first(output + unit, r, units);
+  }
 };
 
 // What one thread needs to run a group of rows.
@@ -305,9 +335,9 @@ struct ForwardScratch {
   const S** x;     // inputs of a chunk of projected rows
   A* projected;    // [chunk row][G]
   A* state;        // [row][H] long-term memories where they are not an output
-  A* keep;         // [row][H] recurrent dropout
-  S* dropped;      // [row][H] short-term memories under it
-  S* own;          // [2][row][PH] short-term memories after this step and the one before, where they are kept apart
+  A* keep;         // [row][P] recurrent dropout
+  S* dropped;      // [row][P] short-term memories under it
+  S* own;          // [2][row][PP] short-term memories after this step and the one before, where they are kept apart
   S* zero_h;
   A* zero_c;
 
@@ -318,44 +348,47 @@ struct ForwardScratch {
     x = arena.take<const S*>(chunk_rows);
     projected = arena.take<A>(chunk_rows * z.G);
     state = arena.take<A>(p.cells ? 0 : count * z.H);
-    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
-    dropped = arena.take<S>(p.training && p.recurrent_dropout > 0 ? count * z.H : 0);
-    own = arena.take<S>(apart ? 2 * count * z.PH : 0);
+    keep = arena.take<A>(p.training && p.recurrent_dropout > 0 ? count * z.P : 0);
+    dropped = arena.take<S>(p.training && p.recurrent_dropout > 0 ? count * z.P : 0);
+    own = arena.take<S>(apart ? 2 * count * z.PP : 0);
     if (!apart) own = nullptr;
-    zero_h = arena.take<S>(z.PH);
+    zero_h = arena.take<S>(z.PP);
     zero_c = arena.take<A>(z.H);
   }
 };
 
-// One direction, one group of rows, blocks [first, last); the threads that share the group's
-// blocks meet at the barrier after every step.
+// One direction, one group of rows, a member's share of the blocks; the threads of the team, which share the group's
+// blocks, meet at the barrier after every step. `shown` [rank][PU] holds what is projected.
 template <class F, class S>
-void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup group, int64_t first, int64_t last,
-                   int64_t chunk_rows, Barrier* barrier, int64_t team) {
+void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup group, int64_t member, int64_t chunk_rows,
+                   Barrier* barrier, int64_t team, S* shown) {
   using A = typename Types<S>::A;
   const tg_lstm& p = f.p;
   const Sizes<S>& z = f.z;
-  const int64_t d = f.d, H = z.H;
+  const int64_t d = f.d, H = z.H, P = z.P;
   const bool dropout = p.training && p.recurrent_dropout > 0;
   f.rows = m.rows;
-  std::memset(m.zero_h, 0, z.PH * sizeof(S));
+  std::memset(m.zero_h, 0, z.PP * sizeof(S));
   std::memset(m.zero_c, 0, H * sizeof(A));
   f.to_next = from_end(p, d) ? -p.x_stride_t : p.x_stride_t;
 
+  const Share blocks(z.blocks, member, team), outs(z.outs, member, team);
+  const int64_t first = blocks.first, last = blocks.last;
   const int64_t unit0 = first * z.N, unit1 = last * z.N < H ? last * z.N : H;
+  const int64_t out0 = outs.first * z.N, out1 = outs.last * z.N < P ? outs.last * z.N : P;
   auto output = static_cast<S*>(p.output);
-  auto at = [&](int64_t t, int64_t b) { return ((t * z.B + b) * z.D + d) * H; };
+  auto at = [&](int64_t t, int64_t b) { return (t * z.B + b) * z.D + d; };
   auto clear = [&](void* to, int64_t bytes) {
     if (f.streams) stream_zeros(to, bytes);
     else std::memset(to, 0, bytes);
   };
   for (int64_t i = 0; i < group.count; ++i) {
     int64_t b = order.row[group.rank(i)], length = order.length[group.rank(i)];
-    m.h[i] = p.h_0 ? static_cast<const S*>(p.h_0) + (d * z.B + b) * H : m.zero_h;
+    m.h[i] = p.h_0 ? static_cast<const S*>(p.h_0) + (d * z.B + b) * P : m.zero_h;
     m.c[i] = p.c_0 ? static_cast<const A*>(p.c_0) + (d * z.B + b) * H : m.zero_c;
     for (int64_t t = length; t < z.T; ++t) {
-      clear(output + at(t, b) + unit0, (unit1 - unit0) * sizeof(S));
-      if (p.cells) clear(static_cast<A*>(p.cells) + at(t, b) + unit0, (unit1 - unit0) * sizeof(A));
+      clear(output + at(t, b) * P + out0, (out1 - out0) * sizeof(S));
+      if (p.cells) clear(static_cast<A*>(p.cells) + at(t, b) * H + unit0, (unit1 - unit0) * sizeof(A));
       if (!p.open_gates) continue;
       A* gates = static_cast<A*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
       if (team == 1) clear(gates, z.saved * sizeof(A));
@@ -364,10 +397,10 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
           clear(gates + gate * z.saved / 4 + unit0, (unit1 - unit0) * sizeof(A));
     }
     if (dropout) {
-      bernoulli(m.keep + i * H, (int)H, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
+      bernoulli(m.keep + i * P, (int)P, 0, (uint64_t)p.seed, threshold(p.recurrent_dropout), 0, b,
                 stream(p, d, RECURRENT_DROPOUT));
-      for (int64_t u = 0; u < H; ++u)
-        m.keep[i * H + u] = (1 - m.keep[i * H + u]) * keep_scale<S>(p.recurrent_dropout);
+      for (int64_t u = 0; u < P; ++u)
+        m.keep[i * P + u] = (1 - m.keep[i * P + u]) * keep_scale<S>(p.recurrent_dropout);
     }
   }
 
@@ -404,37 +437,42 @@ void forward_group(F& f, ForwardScratch<S>& m, const Order& order, RowGroup grou
       m.rows.x[i] = input(i, s);
       m.rows.h[i] = m.rows.h_old[i] = h;
       m.rows.c[i] = anew ? m.zero_c : m.c[i];
-      S* to = output + at(t, b);
-      m.rows.h_new[i] = m.own ? m.own + ((s & 1) * group.count + i) * z.PH : to;
-      m.rows.output[i] = m.own ? to : nullptr;
-      m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) : m.state + i * H;
+      S *to = output + at(t, b) * P, *h_new = m.own ? m.own + ((s & 1) * group.count + i) * z.PP : to;
+      (z.projects ? m.rows.r_new : m.rows.h_new)[i] = h_new;
+      (z.projects ? m.rows.r_output : m.rows.output)[i] = m.own ? to : nullptr;
+      if (z.projects) m.rows.h_new[i] = shown + rank * z.PU, m.rows.output[i] = nullptr;
+      m.rows.c_new[i] = p.cells ? static_cast<A*>(p.cells) + at(t, b) * H : m.state + i * H;
       const int64_t saved = ((d * z.T + t) * z.B + b) * z.saved;
       m.rows.gates[i] = !p.gates       ? nullptr
                         : p.open_gates ? reinterpret_cast<S*>(static_cast<A*>(p.gates) + saved)
                                        : static_cast<S*>(p.gates) + saved;
       m.rows.t[i] = (int32_t)t, m.rows.b[i] = (int32_t)b;
       if (dropout) {
-        for (int64_t u = 0; u < H; ++u)
-          from_accumulator(m.dropped[i * H + u], to_accumulator(h[u]) * m.keep[i * H + u]);
-        m.rows.h[i] = m.dropped + i * H;
+        for (int64_t u = 0; u < P; ++u)
+          from_accumulator(m.dropped[i * P + u], to_accumulator(h[u]) * m.keep[i * P + u]);
+        m.rows.h[i] = m.dropped + i * P;
       }
-      m.h[i] = m.rows.h_new[i];
+      m.h[i] = h_new;
       m.c[i] = m.rows.c_new[i];
     }
     f.projected = projected;
     if (team > 1) barrier->await(met);
     if (team > 1 && count < 4)  // the units of other threads, which come while the first products run
-      for (int64_t i = 0; i < count; ++i) prefetch_row(m.rows.h[i], H);
+      for (int64_t i = 0; i < count; ++i) prefetch_row(m.rows.h[i], P);
     if (count) f.step(count, first, last, (begun + s) & 1);
+    if (z.projects) {
+      if (team > 1) barrier->wait((uint32_t)team);
+      f.put_out(count, outs.first, outs.last, (begun + s) & 1);
+    }
     if (projected) projected += count * z.G;
     if (team > 1) met = barrier->arrive((uint32_t)team);
   }
   if (team > 1) barrier->await(met);  // none is at the next direction's steps before all have done these
   if (f.streams) stream_end();
   for (int64_t i = 0; i < group.count; ++i) {
-    int64_t to = (d * z.B + order.row[group.rank(i)]) * H + unit0;
-    std::memmove(static_cast<S*>(p.h_n) + to, m.h[i] + unit0, (unit1 - unit0) * sizeof(S));
-    std::memmove(static_cast<A*>(p.c_n) + to, m.c[i] + unit0, (unit1 - unit0) * sizeof(A));
+    const int64_t to = d * z.B + order.row[group.rank(i)];
+    std::memmove(static_cast<S*>(p.h_n) + to * P + out0, m.h[i] + out0, (out1 - out0) * sizeof(S));
+    std::memmove(static_cast<A*>(p.c_n) + to * H + unit0, m.c[i] + unit0, (unit1 - unit0) * sizeof(A));
   }
 }
 

@@ -125,7 +125,7 @@ struct Gradients {
 
   // d x of rows [first, last) of the chunk, added to what is there if `add`; to(row) is its address.
   template <class To>
-  void inputs(const Transposed<S>& w, int64_t first, int64_t last, bool add, A* scratch, To to) const {
+  void inputs(const Panels<S>& w, int64_t first, int64_t last, bool add, A* scratch, To to) const {
     const int64_t width = w.vectors * N, step = K_BLOCK / (4 * N) > 0 ? K_BLOCK / (4 * N) : 1;
     for (int64_t panel = first; panel < last; panel += ROW_PANEL) {
       int64_t rows = last - panel < ROW_PANEL ? last - panel : ROW_PANEL;

@@ -30,10 +30,11 @@ Digest fingerprint(const tg_lstm& p) {
   };
   for (int d = 0; d < p.D; ++d) {
     add(p.w_ih[d], 4 * p.H, p.I);
-    add(p.w_hh[d], 4 * p.H, p.H);
+    add(p.w_hh[d], 4 * p.H, p.P ? p.P : p.H);
     add(p.b_ih[d], 4, p.H);
     add(p.b_hh[d], 4, p.H);
     add(p.w_ch[d], 3, p.H);
+    add(p.w_hr[d], p.P, p.H);
     if (!p.norm_ih[d]) continue;
     add(p.norm_ih[d], 4, p.H);
     add(p.norm_hh[d], 4, p.H);
@@ -42,14 +43,20 @@ Digest fingerprint(const tg_lstm& p) {
   return all;
 }
 
-// Weights that the caller keeps from call to call: a mark, 64 bytes, then packed weights, then a digest of each block.
+// What is packed of a direction at a time: a block of units, or a panel of the projection.
+template <class S>
+int64_t packed_items(const Sizes<S>& z) {
+  return z.blocks + (z.projects ? (z.outs + 3) / 4 : 0);
+}
+
+// Weights that the caller keeps from call to call: a mark, 64 bytes, then packed weights, then a digest of each item.
 template <class S>
 struct Kept {
   static constexpr uint64_t MARK = 0x7469646567617400u + VECTOR_BYTES;  // of the instruction set that lays it out
   char *weights = nullptr, *digests = nullptr;
 
   static int64_t bytes(const tg_lstm& p) { return 64 + weight_bytes<S>(p) + digest_bytes(p); }
-  static int64_t digest_bytes(const tg_lstm& p) { return p.D * Sizes<S>(p).blocks * VECTOR_BYTES; }
+  static int64_t digest_bytes(const tg_lstm& p) { return p.D * packed_items(Sizes<S>(p)) * VECTOR_BYTES; }
 
   explicit Kept(const tg_lstm& p) {
     if (!p.kept || p.packed) return;
@@ -66,10 +73,14 @@ struct Kept {
 template <class S>
 void pack_share(const tg_lstm& p, void* packed, char* digests, int64_t thread, int64_t threads) {
   Sizes<S> z(p);
-  for (int64_t n = thread; n < z.D * z.blocks; n += threads)
-    pack_block<S>(p, z, (int)(n / z.blocks), n % z.blocks,
-                  static_cast<char*>(packed) + n / z.blocks * PackedWeights<S>::bytes(z),
-                  digests ? digests + n * VECTOR_BYTES : nullptr);
+  const int64_t items = packed_items(z);
+  for (int64_t n = thread; n < z.D * items; n += threads) {
+    const int64_t d = n / items, item = n % items;
+    void* to = static_cast<char*>(packed) + d * PackedWeights<S>::bytes(z);
+    char* digest = digests ? digests + n * VECTOR_BYTES : nullptr;
+    if (item < z.blocks) pack_block<S>(p, z, (int)d, item, to, digest);
+    else pack_projection<S>(p, z, (int)d, item - z.blocks, to, digest);
+  }
 }
 
 template <class S>
@@ -100,12 +111,14 @@ int forward(const tg_lstm& p) {
   Barrier *all, *teams;
   int32_t* count;
   char* packed;
+  S* shown;
   auto lay_out = [&](Arena arena) {
     all = arena.take<Barrier>(1);
     teams = arena.take<Barrier>(threads);
     order.take(arena, z.B);
     count = arena.take<int32_t>(p.lengths ? z.T + 1 : 0);
     packed = arena.take<char>(p.packed || kept.weights ? 0 : weight_bytes<S>(p));
+    shown = arena.take<S>(z.projects ? z.D * z.B * z.PU : 0);
     return arena.used;
   };
   Scratch shared(lay_out({nullptr}));
@@ -127,7 +140,7 @@ int forward(const tg_lstm& p) {
     RowGroup rows(p, z.B, working ? group : 0, split.groups);
     int64_t chunk = projection_rows(z, rows.count, split.team);
     // Threads with rows of their own leave each other's lines of the output alone.
-    const bool apart = team > 1 && split.team == 1 && 2 * rows.count * z.PH * (int64_t)sizeof(S) <= OWN_BYTES;
+    const bool apart = team > 1 && split.team == 1 && 2 * rows.count * z.PP * (int64_t)sizeof(S) <= OWN_BYTES;
     ForwardScratch<S> m;
     NormScratch<S> norm;
     Arena arena{nullptr};
@@ -141,12 +154,11 @@ int forward(const tg_lstm& p) {
     arena = {static_cast<char*>(own.data)};
     m.take(arena, p, z, rows.count, chunk, apart);
     norm.take(arena, z, rows.count, chunk);
-    Share blocks(z.blocks, member, split.team);
     for (int64_t n = 0; n < z.D / side; ++n) {
       int64_t d = side == 2 ? thread / each : n;
       const void* packed_d = static_cast<const char*>(weights) + d * PackedWeights<S>::bytes(z);
       auto run = [&](auto f) {
-        forward_group(f, m, order, rows, blocks.first, blocks.last, chunk, teams + thread / split.team, split.team);
+        forward_group(f, m, order, rows, member, chunk, teams + thread / split.team, split.team, shown + d * z.B * z.PU);
       };
       if (z.norm) run(NormForward<S>(p, packed_d, (int)d, norm));
       else run(Forward<S>(p, packed_d, (int)d));

@@ -14,35 +14,44 @@ template <class S>
 struct Sizes {
   static constexpr int64_t N = Types<S>::N;
   int64_t T, B, I, H, D;
+  int64_t P;       // outputs of a step: H, or fewer where they are projected
+  bool projects;   // does the output come from h through w_hr?
   int64_t blocks;  // of N units
+  int64_t outs;    // vectors of N outputs
   int64_t G;       // a row of gates: [block][i f g o][N]
-  int64_t PI, PH;  // I and H rounded up to what a product takes
+  int64_t PI, PP, PH;  // I, P and H rounded up to what a product takes
   int64_t PU;      // H rounded up to whole blocks
   bool norm;       // layer normalisation
   int64_t saved;   // a row of what the backward pass reads beside c: gates [i f g o][PU], or normalised products
 
   explicit Sizes(const tg_lstm& p)
-      : T(p.T), B(p.B), I(p.I), H(p.H), D(p.D), blocks((p.H + N - 1) / N), G(blocks * 4 * N),
-        PI(round_up(p.I, Types<S>::PAIR)), PH(round_up(p.H, Types<S>::PAIR)), PU(blocks * N), norm(p.norm_ih[0]),
+      : T(p.T), B(p.B), I(p.I), H(p.H), D(p.D), P(p.P ? p.P : p.H), projects(p.P > 0), blocks((H + N - 1) / N),
+        outs((P + N - 1) / N), G(blocks * 4 * N), PI(round_up(I, Types<S>::PAIR)), PP(round_up(P, Types<S>::PAIR)),
+        PH(round_up(H, Types<S>::PAIR)), PU(blocks * N), norm(p.norm_ih[0]),
         saved(p.open_gates ? 4 * PU : saved_width(p.H, norm)) {}
   static int64_t saved_width(int64_t H, bool norm) {
     int64_t gates = round_up(H, N) * 4;
     return norm ? 2 * gates + 2 * N : gates;
   }
   int units(int64_t block) const { return (int)(H - block * N < N ? H - block * N : N); }
+  int outputs(int64_t vector) const { return (int)(P - vector * N < N ? P - vector * N : N); }
+  int64_t recurrent() const { return P * G + (projects ? P * PU : 0); }  // weights that a step reads beside the input's
+  int64_t quads() const { return projects ? (blocks + 3) / 4 : 0; }      // of blocks, as the gradient of w_hr is summed
 };
 
 // The weights of one direction as the forward tiles read them:
-// w_ih [block][k < I][i f g o][N], w_hh the same with k < H, all others in A.
+// w_ih [block][k < I][i f g o][N], w_hh the same with k < P, w_hr as panels (pack.h), all others in A.
 template <class S>
 struct PackedWeights {
   using A = typename Types<S>::A;
-  const S *ih, *hh;
+  const S *ih, *hh, *hr;
   const A *bias, *peephole;  // [block][4][N]; [block][3][N]
   // Of the layer norms: [block][4][N]; [block][gain, bias][N].
   const A *gain_ih = nullptr, *gain_hh = nullptr, *norm_c = nullptr;
 
-  static int64_t matrix_bytes(const Sizes<S>& z) { return round_up((z.PI + z.PH) * z.G * sizeof(S), 64); }
+  static int64_t matrix_bytes(const Sizes<S>& z) {
+    return round_up(((z.PI + z.PP) * z.G + (z.projects ? z.outs * z.N * z.PH : 0)) * sizeof(S), 64);
+  }
   static int64_t vector_bytes(const Sizes<S>& z) {
     return round_up(z.G * sizeof(A), 64) + round_up(z.blocks * 3 * z.N * sizeof(A), 64) +
            (z.norm ? round_up(z.blocks * 10 * z.N * sizeof(A), 64) : 0);
@@ -53,6 +62,7 @@ struct PackedWeights {
   PackedWeights(const Sizes<S>& z, const void* matrices, const void* vectors) {
     ih = static_cast<const S*>(matrices);
     hh = ih ? ih + z.PI * z.G : nullptr;
+    hr = hh && z.projects ? hh + z.PP * z.G : nullptr;
     const char* p = static_cast<const char*>(vectors);
     bias = reinterpret_cast<const A*>(p);
     p += round_up(z.G * sizeof(A), 64);

@@ -39,16 +39,19 @@ struct NormBackward {
   // What reaches h of the step through the gates of the step after, zoneout and the final state.
   void products(int64_t start, int64_t count) {
     const int64_t padded = back.z.blocks * N;
-    back.each_tile(count, 0, back.z.blocks, false, [&](int64_t row, int64_t vector, auto size, auto width) {
+    const bool projects = back.z.projects;
+    if (projects) back.outputs(start, count, 0, back.z.outs, false);
+    each_tile(count, 0, back.z.blocks, false, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
       Tile<S, R, W> acc;
-      back.template recur<R, W>(acc, start + row, vector, [](int64_t) {});
+      if (projects) back.template project_back<R, W>(acc, start + row, vector);
+      else back.template recur<R, W>(acc, start + row, vector, [](int64_t) {});
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < W; ++v)
           store(d_hidden + (row + r) * padded + (vector + v) * N,
-                back.hidden_gradient(acc[r][v], start + row + r, vector + v));
+                projects ? acc[r][v] : back.hidden_gradient(acc[r][v], start + row + r, vector + v));
     });
   }
 
@@ -75,7 +78,7 @@ struct NormBackward {
     V sum{}, sum_normalised{};
     for (int64_t block = 0; block < z.blocks; ++block) {
       const int units = z.units(block);
-      const int64_t unit = block * N, local = rows.local[row] * z.blocks * N + unit;
+      const int64_t unit = block * N;
       A* value = values + block * NORM_ROW * N;
       V a[4];
 #pragma GCC unroll 4
@@ -93,17 +96,17 @@ struct NormBackward {
       if (back.peephole) a[3] = a[3] + c * load(w.peephole + (block * 3 + 2) * N);
       V o = sigmoid(a[3]);
 
-      V d_h = load(d_hidden + unit);
-      if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + unit, units);
+      V d_h = load(d_hidden + unit), held{};
       if (back.zoneout.acts()) {
         auto keep = back.zoneout.weights(unit, rows.t[row], rows.b[row]);
-        if (back.carry_h) store(back.carry_h + local, keep.hidden * d_h);
-        d_h = (one - keep.hidden) * d_h;
+        held = keep.hidden;
         store(value + ROW_KEEP * N, keep.cell);
       }
+      if (!z.projects) d_h = back.output_gradient(d_h, row, block, held);
       V normalised = first_lanes<S>((c - statistics[MEAN_C]) * statistics[SCALE_C], units);
       V gain = load(w.norm_c + block * 2 * N);
       V tanh_c = tanh(fma(normalised, gain, load(w.norm_c + (block * 2 + 1) * N)));
+      if (z.projects) back.show(o * tanh_c, row, block);
       V d_normed = d_h * o * (one - tanh_c * tanh_c);
       A* to = total + (block * NORM_SUMS + SUM_C) * N;
       store(to, fma(d_normed, normalised, load(to)));

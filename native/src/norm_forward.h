@@ -184,7 +184,7 @@ struct NormForward : Forward<S> {
       const int64_t size = count - start < m.panel ? count - start : m.panel;
       for (int64_t n = first; n < last; ++n) {
         const int64_t block = reverse ? first + last - n - 1 : n;
-        products(rows.h + start, size, w.hh + block * z.PH * 4 * N, z.H, block, m.products);
+        products(rows.h + start, size, w.hh + block * z.PP * 4 * N, z.P, block, m.products);
       }
       for (int64_t row = 0; row < size; ++row) finish(start + row, m.products + row * z.G);
     }

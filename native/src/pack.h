@@ -5,6 +5,7 @@
 
 #include "digest.h"
 #include "layout.h"
+#include "tile.h"
 
 namespace tg {
 namespace TG_ISA {
@@ -49,23 +50,23 @@ struct Word<bf16> {
   using V = vu;
 };
 
-// One block and gate of (4H, K) weights: to[k][4][N] (pairs of k in bfloat16).
+// Up to N rows of K weights: to[k][stride], of which N are written (pairs of k in bfloat16).
 template <class S>
-inline void pack_gate(const S* from, int64_t K, int units, S* to) {
+inline void pack_rows(const S* from, int64_t K, int rows, S* to, int64_t stride) {
   using V = typename Word<S>::V;
   constexpr int N = Types<S>::N, P = Types<S>::PAIR;
   int64_t k = 0;
   V v[N];
   for (; k + N * P <= K; k += N * P) {
-    for (int n = 0; n < N; ++n) v[n] = n < units ? load_bits<V>(from + n * K + k) : V{};
+    for (int n = 0; n < N; ++n) v[n] = n < rows ? load_bits<V>(from + n * K + k) : V{};
     transpose<N>(v);
-    for (int n = 0; n < N; ++n) std::memcpy(to + (k + n * P) * 4 * N, &v[n], sizeof(V));
+    for (int n = 0; n < N; ++n) std::memcpy(to + (k + n * P) * stride, &v[n], sizeof(V));
   }
   for (; k < K; k += P) {
     S lanes[N * P] = {};
-    for (int n = 0; n < units; ++n)
+    for (int n = 0; n < rows; ++n)
       for (int j = 0; j < P && k + j < K; ++j) lanes[n * P + j] = from[n * K + k + j];
-    std::memcpy(to + k * 4 * N, lanes, sizeof lanes);
+    std::memcpy(to + k * stride, lanes, sizeof lanes);
   }
 }
 
@@ -104,58 +105,102 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
   if (digest) {
     for (int64_t row = block * N; row < 4 * z.H; row += z.H) {
       now.add(static_cast<const S*>(p.w_ih[d]) + row * z.I, units * z.I * (int64_t)sizeof(S));
-      now.add(static_cast<const S*>(p.w_hh[d]) + row * z.H, units * z.H * (int64_t)sizeof(S));
+      now.add(static_cast<const S*>(p.w_hh[d]) + row * z.P, units * z.P * (int64_t)sizeof(S));
     }
     if (now == digest) return;
   }
   for (int g = 0; g < 4; ++g) {
     int64_t row = g * z.H + block * N;
-    pack_gate(static_cast<const S*>(p.w_ih[d]) + row * z.I, z.I, units,
-              const_cast<S*>(w.ih) + block * z.PI * 4 * N + g * N * Types<S>::PAIR);
-    pack_gate(static_cast<const S*>(p.w_hh[d]) + row * z.H, z.H, units,
-              const_cast<S*>(w.hh) + block * z.PH * 4 * N + g * N * Types<S>::PAIR);
+    pack_rows(static_cast<const S*>(p.w_ih[d]) + row * z.I, z.I, units,
+              const_cast<S*>(w.ih) + block * z.PI * 4 * N + g * N * Types<S>::PAIR, 4 * N);
+    pack_rows(static_cast<const S*>(p.w_hh[d]) + row * z.P, z.P, units,
+              const_cast<S*>(w.hh) + block * z.PP * 4 * N + g * N * Types<S>::PAIR, 4 * N);
   }
   if (digest) now.save(digest);
 }
 
-// (4H, C) weights for products with gate gradients: panels of up to 4 vectors of columns,
-// [panel][k][vectors][N], where k runs over [block][gate][N] like a row of gate gradients.
+// (K, columns) weights: panels of up to 4 vectors of columns, [panel][k][vectors][N], of pairs of k in bfloat16.
 template <class S>
-struct Transposed {
+struct Panels {
   static constexpr int64_t N = Types<S>::N;
-  int64_t columns, vectors, K;  // K = G
+  int64_t columns, vectors, K;  // K is even in bfloat16
   S* at;
 
-  static int64_t elements(const Sizes<S>& z, int64_t columns) { return (columns + N - 1) / N * N * z.G; }
-  Transposed(const Sizes<S>& z, int64_t columns, S* at)
-      : columns(columns), vectors((columns + N - 1) / N), K(z.G), at(at) {}
+  static int64_t elements(int64_t K, int64_t columns) { return round_up(columns, N) * round_up(K, Types<S>::PAIR); }
+  Panels(int64_t K, int64_t columns, S* at)
+      : columns(columns), vectors((columns + N - 1) / N), K(round_up(K, Types<S>::PAIR)), at(at) {}
   int64_t panels() const { return (vectors + 3) / 4; }
   int64_t width(int64_t panel) const { return vectors - panel * 4 < 4 ? vectors - panel * 4 : 4; }
   // Weights from k = 0 on for the vectors from `vector` to the end of its panel.
   const S* panel(int64_t vector) const { return at + (vector / 4 * 4 * K + vector % 4 * Types<S>::PAIR) * N; }
   int64_t stride(int64_t vector) const { return width(vector / 4) * N; }
 
-  void pack(const Sizes<S>& z, const S* from, int64_t panel) const {
-    int64_t width_ = width(panel);
+  // One panel; `row(k)` yields the columns of k, null for zeros.
+  template <class Row>
+  void pack(int64_t panel, Row row) const {
+    const int64_t width_ = width(panel);
     S* to = at + panel * 4 * N * K;
-    for (int64_t block = 0; block < z.blocks; ++block)
-      for (int64_t g = 0; g < 4; ++g)
-        for (int64_t n = 0; n < N; n += Types<S>::PAIR)
-          for (int64_t v = 0; v < width_; ++v, to += N * Types<S>::PAIR) {
-            int64_t unit = block * N + n, column = (panel * 4 + v) * N;
-            int count = (int)(columns - column < N ? columns - column : N);
-            const S* row = from + (g * z.H + unit) * columns + column;
-            if constexpr (Types<S>::PAIR == 1) {
-              store(to, unit < z.H ? load_first(row, count) : typename Types<S>::V{});
-            } else {
-              vf even = unit < z.H ? load_first(row, count) : vf{};
-              vf odd = unit + 1 < z.H ? load_first(row + columns, count) : vf{};
-              vu pair = ((vu)even >> 16) | (vu)odd;
-              std::memcpy(to, &pair, sizeof pair);
-            }
-          }
+    for (int64_t k = 0; k < K; k += Types<S>::PAIR)
+      for (int64_t v = 0; v < width_; ++v, to += N * Types<S>::PAIR) {
+        const int64_t column = (panel * 4 + v) * N;
+        const int count = (int)(columns - column < N ? columns - column : N);
+        auto vector = [&](const S* from) { return from ? load_first(from + column, count) : typename Types<S>::V{}; };
+        if constexpr (Types<S>::PAIR == 1) {
+          store(to, vector(row(k)));
+        } else {
+          vu pair = ((vu)vector(row(k)) >> 16) | (vu)vector(row(k + 1));
+          std::memcpy(to, &pair, sizeof pair);
+        }
+      }
+  }
+  // One panel of (4H, columns) weights, for products with gate gradients: k runs over [block][gate][N] like these.
+  void pack_gates(const Sizes<S>& z, const S* from, int64_t panel) const {
+    pack(panel, [&](int64_t k) {
+      const int64_t unit = k / (4 * N) * N + k % N, gate = k / N % 4;
+      return unit < z.H ? from + (gate * z.H + unit) * columns : nullptr;
+    });
+  }
+  // One panel of (columns, K) weights of which K are there.
+  void pack_transposed(const S* from, int64_t there, int64_t panel) const {
+    for (int64_t v = 0; v < width(panel); ++v) {
+      const int64_t column = (panel * 4 + v) * N;
+      const int rows = (int)(columns - column < N ? columns - column : N);
+      pack_rows(from + column * there, there, rows, at + (panel * 4 * K + v * Types<S>::PAIR) * N, width(panel) * N);
+    }
   }
 };
+
+// w_hr of a direction's packed weights.
+template <class S>
+Panels<S> projection(const Sizes<S>& z, const PackedWeights<S>& w) {
+  return {z.H, z.P, const_cast<S*>(w.hr)};
+}
+
+// One panel of it, packed as blocks are.
+template <class S>
+inline void pack_projection(const tg_lstm& p, const Sizes<S>& z, int d, int64_t panel, void* packed, char* digest) {
+  const auto hr = static_cast<const S*>(p.w_hr[d]);
+  const int64_t first = panel * 4 * Types<S>::N, rows = z.P - first < 4 * Types<S>::N ? z.P - first : 4 * Types<S>::N;
+  Digest now((uint64_t)panel);
+  now.add(hr + first * z.H, rows * z.H * (int64_t)sizeof(S));
+  if (digest && now == digest) return;
+  projection(z, PackedWeights<S>(z, packed)).pack_transposed(hr, z.H, panel);
+  if (digest) now.save(digest);
+}
+
+// Calls f(row, vector, rows, vectors) for tiles that cover `count` rows and vectors [first, last) of panels, the last two
+// as compile-time constants; `reverse` begins with the last panel.
+template <class F>
+TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool reverse, F f) {
+  const int64_t low = first / 4, high = (last + 3) / 4;
+  for (int64_t n = low; n < high; ++n) {
+    const int64_t panel = reverse ? low + high - 1 - n : n;
+    const int64_t vector = panel * 4 < first ? first : panel * 4, end = panel * 4 + 4 < last ? panel * 4 + 4 : last;
+    with_vectors((int)(end - vector), [&](auto width) {
+      for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, width); });
+    });
+  }
+}
 
 // A weight gradient of one block from [k][4][N] sums to the (4H, K) layout of the weights.
 template <class S>

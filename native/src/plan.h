@@ -37,7 +37,7 @@ inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, boo
     int64_t most = backward ? norm_bundles(z) : rows;
     return {most < 1 ? 1 : (threads < most ? threads : most), 1};
   }
-  int64_t weights = z.H * z.G * (int64_t)sizeof(S);
+  int64_t weights = z.recurrent() * (int64_t)sizeof(S);
   int64_t wanted = backward ? 16 * MAX_ROWS : 8 * MAX_ROWS;
   if (weights <= 2 * L2_BYTES) wanted = MAX_ROWS;
   if (weights <= NEAR_BYTES && rows < MAX_ROWS) wanted = 2;
@@ -53,10 +53,10 @@ inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, boo
 template <class S>
 inline Choice useful_threads(const tg_lstm& p, bool backward) {
   Sizes<S> z(p);
-  const double step = (double)z.G * (double)z.H * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
+  const double step = (double)z.recurrent() * (double)z.B * (double)z.D;  // multiply-adds of the recurrent part
   int64_t most = z.D * z.B * (z.norm ? 1 : z.blocks);  // with norm only rows are cut
   if (p.threads < most) most = p.threads;
-  const bool far = z.T == 1 && (z.I + z.H) * z.G * (int64_t)sizeof(S) > L2_BYTES;
+  const bool far = z.T == 1 && (z.I * z.G + z.recurrent()) * (int64_t)sizeof(S) > L2_BYTES;
   if (step * (double)z.T < 4e5 && !far && !takes_all_threads()) most = 1;
   const bool small = step < 6e5 && z.B < 2 * MAX_ROWS;
   return {backward ? 2 : p.gates ? 1 : 0, step, z.T, most < 1 ? 1 : (int)most, small};
@@ -65,7 +65,7 @@ inline Choice useful_threads(const tg_lstm& p, bool backward) {
 // Rows of inputs that are projected at once, 0 for none: small weights, and those of a single step, join the step's tile.
 template <class S>
 inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
-  int64_t weights = (z.I + z.H) * z.G / team * (int64_t)sizeof(S);
+  int64_t weights = (z.I * z.G + z.recurrent()) / team * (int64_t)sizeof(S);
   if (z.norm) return rows > 160 ? rows : (rows * z.T < 160 ? rows * z.T : 160);
   if (rows >= MAX_ROWS && weights <= L2_BYTES) return 0;
   if (rows >= 96 || z.T == 1) return 0;
@@ -78,9 +78,9 @@ inline int64_t projection_rows(const Sizes<S>& z, int64_t rows, int64_t team) {
 // weight gradients, so threads with parts of their own need not wait for each other or pass lines to and fro.
 template <class S>
 inline int64_t row_parts(const Sizes<S>& z) {
-  const int64_t weights = z.H * z.G * (int64_t)sizeof(S);
+  const int64_t weights = z.recurrent() * (int64_t)sizeof(S);
   if (z.norm || weights > 2 * L2_BYTES) return 1;
-  const int64_t sums = (z.I + z.H) * z.G * (int64_t)sizeof(typename Types<S>::A);
+  const int64_t sums = (z.I * z.G + z.recurrent()) * (int64_t)sizeof(typename Types<S>::A);
   int64_t parts = 1, rows = weights <= NEAR_BYTES ? 2 : 4, all = 128;  // of B and of T B, that each of two keeps at least
   while (parts < 8 && z.B / (2 * parts) >= rows && z.T * z.B / (2 * parts) >= all && 2 * parts * sums <= (16 << 20))
     parts *= 2, rows = 16, all = 512;

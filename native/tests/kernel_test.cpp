@@ -43,13 +43,14 @@ void require(bool holds, const std::string& what) {
 using Bytes = std::vector<unsigned char>;
 
 struct Case {
-  int64_t dtype, T, B, I, H, D;
+  int64_t dtype, T, B, I, H, D, P;  // P 0: no projection
   bool lengths, reset, noise, peephole, bias, norm;
 
+  int64_t outputs() const { return P ? P : H; }
   std::string name() const {
     char text[192];
-    std::snprintf(text, sizeof text, "dtype %d T %d B %d I %d H %d D %d lengths %d reset %d noise %d peephole %d norm %d %s",
-                  (int)dtype, (int)T, (int)B, (int)I, (int)H, (int)D, lengths, reset, noise, peephole, norm,
+    std::snprintf(text, sizeof text, "dtype %d T %d B %d I %d H %d D %d P %d lengths %d reset %d noise %d peephole %d norm %d %s",
+                  (int)dtype, (int)T, (int)B, (int)I, (int)H, (int)D, (int)P, lengths, reset, noise, peephole, norm,
                   tg_isa());
     return text;
   }
@@ -89,17 +90,18 @@ struct Arrays {
 
   explicit Arrays(const Case& k)
       : k(k), s(k.dtype == TG_FLOAT64 ? 8 : k.dtype == TG_FLOAT32 ? 4 : 2), a(k.dtype == TG_FLOAT64 ? 8 : 4) {
-    const int64_t T = k.T, B = k.B, I = k.I, H = k.H, D = k.D;
+    const int64_t T = k.T, B = k.B, I = k.I, H = k.H, D = k.D, P = k.outputs();
     p.version = TG_VERSION, p.dtype = k.dtype, p.threads = 1;
-    p.T = T, p.B = B, p.I = I, p.H = H, p.D = D;
+    p.T = T, p.B = B, p.I = I, p.H = H, p.D = D, p.P = k.P;
     p.x_stride_t = B * I, p.x_stride_b = I;
-    p.dy_stride_t = B * D * H, p.dy_stride_b = D * H, p.dy_stride_d = H;
-    p.x = input(T * B * I, s, 1), p.h_0 = input(D * B * H, s, 0.5), p.c_0 = input(D * B * H, a, 0.5);
+    p.dy_stride_t = B * D * P, p.dy_stride_b = D * P, p.dy_stride_d = P;
+    p.x = input(T * B * I, s, 1), p.h_0 = input(D * B * P, s, 0.5), p.c_0 = input(D * B * H, a, 0.5);
     for (int64_t d = 0; d < D; ++d) {
-      p.w_ih[d] = input(4 * H * I, s, 0.4), p.w_hh[d] = input(4 * H * H, s, 0.4);
+      p.w_ih[d] = input(4 * H * I, s, 0.4), p.w_hh[d] = input(4 * H * P, s, 0.4);
+      if (k.P) p.w_hr[d] = input(P * H, s, 0.4), p.d_w_hr[d] = output("d_w_hr", P * H, s);
       if (k.bias) p.b_ih[d] = input(4 * H, s, 0.4), p.b_hh[d] = input(4 * H, s, 0.4);
       if (k.peephole) p.w_ch[d] = input(3 * H, s, 0.4);
-      p.d_w_ih[d] = output("d_w_ih", 4 * H * I, s), p.d_w_hh[d] = output("d_w_hh", 4 * H * H, s);
+      p.d_w_ih[d] = output("d_w_ih", 4 * H * I, s), p.d_w_hh[d] = output("d_w_hh", 4 * H * P, s);
       if (k.bias) p.d_b_ih[d] = output("d_b_ih", 4 * H, s), p.d_b_hh[d] = output("d_b_hh", 4 * H, s);
       if (k.peephole) p.d_w_ch[d] = output("d_w_ch", 3 * H, s);
       if (!k.norm) continue;
@@ -113,13 +115,13 @@ struct Arrays {
     if (k.reset) p.reset = reset.data();
     p.training = 1, p.seed = 0x1234567;
     if (k.noise) p.recurrent_dropout = 0.3, p.zoneout_hidden = 0.2, p.zoneout_cell = 0.4;
-    p.output = output("output", T * B * D * H, s), p.cells = output("cells", T * B * D * H, a);
+    p.output = output("output", T * B * D * P, s), p.cells = output("cells", T * B * D * H, a);
     p.gates = make(D * T * B * tg_gate_width(k.dtype, H, k.norm), s)->data();
-    p.h_n = output("h_n", D * B * H, s), p.c_n = output("c_n", D * B * H, a);
-    p.d_output = input(T * B * D * H, s, 1), p.d_cells = input(T * B * D * H, a, 1);
-    p.d_h_n = input(D * B * H, s, 1), p.d_c_n = input(D * B * H, a, 1);
+    p.h_n = output("h_n", D * B * P, s), p.c_n = output("c_n", D * B * H, a);
+    p.d_output = input(T * B * D * P, s, 1), p.d_cells = input(T * B * D * H, a, 1);
+    p.d_h_n = input(D * B * P, s, 1), p.d_c_n = input(D * B * H, a, 1);
     p.d_x = output("d_x", T * B * I, s);
-    p.d_h_0 = output("d_h_0", D * B * H, s), p.d_c_0 = output("d_c_0", D * B * H, a);
+    p.d_h_0 = output("d_h_0", D * B * P, s), p.d_c_0 = output("d_c_0", D * B * H, a);
   }
 
   void run(int64_t threads) {
@@ -136,9 +138,9 @@ struct Arrays {
       for (int64_t n = 0; n < count; ++n) sum += static_cast<const double*>(x)[n] * static_cast<const double*>(y)[n];
       return sum;
     };
-    int64_t all = k.T * k.B * k.D * k.H, states = k.D * k.B * k.H;
-    return dot(p.output, p.d_output, all) + dot(p.cells, p.d_cells, all) + dot(p.h_n, p.d_h_n, states) +
-           dot(p.c_n, p.d_c_n, states);
+    const int64_t states = k.D * k.B * k.H, outputs = k.D * k.B * k.outputs();
+    return dot(p.output, p.d_output, k.T * outputs) + dot(p.cells, p.d_cells, k.T * states) +
+           dot(p.h_n, p.d_h_n, outputs) + dot(p.c_n, p.d_c_n, states);
   }
 };
 
@@ -166,7 +168,8 @@ void check_threads(const Case& k) {
   for (int call = 0; call < 4; ++call) {
     if (call == 2)
       for (Arrays* r : {&one, &many}) {
-        auto last = static_cast<unsigned char*>(const_cast<void*>(r->p.w_hh[k.D - 1])) + 4 * k.H * k.H * r->s - 1;
+        const void* weights = k.P ? r->p.w_hr[k.D - 1] : r->p.w_hh[k.D - 1];
+        auto last = static_cast<unsigned char*>(const_cast<void*>(weights)) + (k.P ? k.P : 4 * k.H) * k.H * r->s - 1;
         *last ^= 0x80;
       }
     if (call == 2) one.run(1);
@@ -176,8 +179,8 @@ void check_threads(const Case& k) {
   }
 
   // No states, which are those of zeros.
-  const size_t units = (size_t)(k.D * k.B * k.H);
-  if (units > 0) std::memset(const_cast<void*>(one.p.h_0), 0, units * (size_t)one.s);
+  const size_t units = (size_t)(k.D * k.B * k.H), outputs = (size_t)(k.D * k.B * k.outputs());
+  if (units > 0) std::memset(const_cast<void*>(one.p.h_0), 0, outputs * (size_t)one.s);
   if (units > 0) std::memset(const_cast<void*>(one.p.c_0), 0, units * (size_t)one.a);
   many.p.h_0 = many.p.c_0 = nullptr;
   one.run(1), many.run(2);
@@ -196,10 +199,11 @@ void check_gradient(Case k) {
     int64_t count;
   };
   std::vector<Pair> pairs = {{"x", r.p.x, r.p.d_x, k.T * k.B * k.I},
-                             {"h_0", r.p.h_0, r.p.d_h_0, k.D * k.B * k.H},
+                             {"h_0", r.p.h_0, r.p.d_h_0, k.D * k.B * k.outputs()},
                              {"c_0", r.p.c_0, r.p.d_c_0, k.D * k.B * k.H},
                              {"w_ih", r.p.w_ih[0], r.p.d_w_ih[0], 4 * k.H * k.I},
-                             {"w_hh", r.p.w_hh[k.D - 1], r.p.d_w_hh[k.D - 1], 4 * k.H * k.H}};
+                             {"w_hh", r.p.w_hh[k.D - 1], r.p.d_w_hh[k.D - 1], 4 * k.H * k.outputs()}};
+  if (k.P) pairs.push_back({"w_hr", r.p.w_hr[k.D - 1], r.p.d_w_hr[k.D - 1], k.P * k.H});
   if (k.bias) pairs.push_back({"b_hh", r.p.b_hh[0], r.p.d_b_hh[0], 4 * k.H});
   if (k.peephole) pairs.push_back({"w_ch", r.p.w_ch[0], r.p.d_w_ch[0], 3 * k.H});
   if (k.norm) {
@@ -240,8 +244,10 @@ int main() {
     for (auto& z : sizes)
       for (int64_t dtype : {TG_FLOAT32, TG_FLOAT64, TG_BFLOAT16})
         for (int options = 0; options < 8; ++options, ++count) {
-          // Layer norm changes places from size to size, so that it meets all of the others.
-          Case k{dtype, z[0], z[1], z[2], z[3], 1 + options % 2, (options & 2) != 0, (options & 4) != 0,
+          // Layer norm changes places from size to size, so that it meets all of the others,
+          // and so does the projection.
+          const int64_t P = (options + dtype + (&z - sizes)) % 3 == 0 ? (2 * z[3] + 2) / 3 : 0;
+          Case k{dtype, z[0], z[1], z[2], z[3], 1 + options % 2, P, (options & 2) != 0, (options & 4) != 0,
                  options == 5 || options == 6, options % 3 == 0, options != 4, (options / 2 + (&z - sizes)) % 2 == 1};
           check_threads(k);
           // The Python tests compare gradients on every instruction set; here the fastest is enough.
@@ -251,12 +257,14 @@ int main() {
   }
   tg_lstm bad{};
   require(tg_forward(&bad) == TG_BAD_CALL, "an empty call is refused");
-  Arrays wrong({TG_FLOAT32, 3, 2, 2, 2, 1, true, false, false, false, true, true});
+  Arrays wrong({TG_FLOAT32, 3, 2, 2, 2, 1, 0, true, false, false, false, true, true});
   wrong.lengths[0] = 4;
   require(tg_forward(&wrong.p) == TG_BAD_CALL, "a length beyond the steps is refused");
   wrong.lengths[0] = 1, wrong.p.H = (int64_t)1 << 40;
   require(tg_forward(&wrong.p) == TG_BAD_CALL, "sizes that overflow are refused");
-  wrong.p.H = 2, wrong.p.norm_c[0] = nullptr;
+  wrong.p.H = 2, wrong.p.P = 1;
+  require(tg_forward(&wrong.p) == TG_BAD_CALL, "a projection without weights is refused");
+  wrong.p.P = 0, wrong.p.norm_c[0] = nullptr;
   require(tg_forward(&wrong.p) == TG_BAD_CALL, "one norm without the others is refused");
   tg_pool_trim();
   std::printf("%d cases on %s: no error\n", count, names.c_str());

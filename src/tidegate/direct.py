@@ -4,7 +4,8 @@ What a call costs beside its kernels is checks, dispatch and the gathering of ad
 kernels themselves where a sequence is short. Here the addresses of the weights are gathered once, and a
 call that asks for nothing out of the ordinary is seen to be one by a few comparisons.
 
-L layers, D directions, T steps, B batch rows, I inputs, H hidden units.
+L layers, D directions, T steps, B batch rows, I inputs, H hidden units, P outputs of a direction (H without
+projection).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Rows(NamedTuple):
     """What calls of B rows share."""
 
     batch: int
-    h: Tensor  # (L*D, B, H) zeros, which nobody writes to
-    c: Tensor
+    h: Tensor  # (L*D, B, P) zeros, which nobody writes to
+    c: Tensor  # (L*D, B, H)
     recorded: list[tuple[native.Call, list[Tensor]]]  # of each layer, for calls with gradients
 
 
@@ -61,8 +62,8 @@ class Route:
         assert lib is not None
         made = []
         for layer in range(lstm.num_layers):
-            inputs = lstm.input_size if layer == 0 else lstm.hidden_size * lstm.directions
-            sizes = (self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions)
+            inputs = lstm.input_size if layer == 0 else lstm.state_size * lstm.directions
+            sizes = (self.code, 1, 1, 1, inputs, lstm.hidden_size, lstm.directions, lstm.proj_size)
             call = interface.assemble(interface.SIZES.pack(interface.VERSION, *sizes, *(0,) * 8), *self.layers[layer])
             made.append(self.empty((lib.kept_bytes(call),), torch.uint8))
             made[-1][:8].zero_()
@@ -73,16 +74,17 @@ class Route:
         known = self.rows  # once, as other threads may change it
         if known is not None and known.batch == rows:
             return known
-        D, shape = lstm.directions, (lstm.num_layers * lstm.directions, rows, lstm.hidden_size)
+        D, L = lstm.directions, lstm.num_layers
         with torch.inference_mode(False):
-            h, c = (torch.zeros(shape, dtype=dtype, device="cpu") for dtype in (self.dtype, self.cell_dtype))
+            h = torch.zeros((L * D, rows, lstm.state_size), dtype=self.dtype, device="cpu")
+            c = torch.zeros((L * D, rows, lstm.hidden_size), dtype=self.cell_dtype, device="cpu")
             zeros = h[:D], c[:D]
         recorded = [(call._replace(zeros=zeros), flat) for call, flat in self.recorded]
         self.rows = made = Rows(rows, h, c, recorded)
         return made
 
     def new_output(self, steps: int, rows: int, width: int) -> Tensor:
-        """An output (T, B, D*H): a small one like the last, which takes half the time that a shape takes."""
+        """An output (T, B, D*P): a small one like the last, which takes half the time that a shape takes."""
         size, like = self.output
         if size != (steps, rows):
             large = steps * rows * width * self.dtype.itemsize >= POOLED_BYTES
@@ -127,8 +129,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     T, B, I = x.shape
     if lstm.input_size != I or T == 0 or B == 0:
         return None
-    H, D, L = lstm.hidden_size, lstm.directions, lstm.num_layers
-    shape = (L * D, B, H)
+    D, L = lstm.directions, lstm.num_layers
     state: tuple[Tensor, Tensor] | None = None  # zeros
     if hx is not None:
         if type(hx) is not State and (type(hx) is not tuple or len(hx) != 2):
@@ -136,7 +137,9 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         h, c = hx
         if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not route.cell_dtype:
             return None
-        if h.shape != shape or c.shape != shape or not (h.is_cpu and c.is_cpu) or h.is_neg() or c.is_neg():
+        if h.shape != (L * D, B, lstm.state_size) or c.shape != (L * D, B, lstm.hidden_size):
+            return None
+        if not (h.is_cpu and c.is_cpu) or h.is_neg() or c.is_neg():
             return None
         state = h.contiguous(), c.contiguous()
     if lengths is not None:
@@ -174,13 +177,13 @@ def _evaluated(
 ) -> tuple[Tensor, State]:
     """A call without gradients, for x (T, B, I) and weights that stay packed."""
     T, B, _ = x.shape
-    H, D, dtype, cell_dtype = lstm.hidden_size, lstm.directions, route.dtype, route.cell_dtype
+    H, P, D, dtype = lstm.hidden_size, lstm.state_size, lstm.directions, route.dtype
     like = route.of(lstm, B)
     h_n, c_n = torch.empty_like(like.h), torch.empty_like(like.c)
     at_h, at_c = (0, 0) if state is None else (state[0].data_ptr(), state[1].data_ptr())
     at_h_n, at_c_n = h_n.data_ptr(), c_n.data_ptr()
     threads = route.threads()
-    h_bytes, c_bytes = D * B * H * dtype.itemsize, D * B * H * cell_dtype.itemsize
+    h_bytes, c_bytes = D * B * P * dtype.itemsize, D * B * H * route.cell_dtype.itemsize
     pieces: dict[str, bytes] = {}
     if lengths is not None or reset is not None:
         pieces["masks"] = interface.MASKS.pack(0, *[0 if m is None else m.data_ptr() for m in (lengths, reset)])
@@ -189,10 +192,10 @@ def _evaluated(
     except IndexError:  # the first call, or one beside another
         kept = route.keep(lstm)
     for (weights, norms), packed in zip(route.layers, kept, strict=True):
-        output = route.new_output(T, B, D * H)
+        output = route.new_output(T, B, D * P)
         sizes = interface.SIZES.pack(
-            interface.VERSION, route.code, threads, T, B, x.shape[2], H, D, x.stride(0), x.stride(1), 0, 0, 0,
-            x.data_ptr(), at_h, at_c,
+            interface.VERSION, route.code, threads, T, B, x.shape[2], H, D, lstm.proj_size, x.stride(0),
+            x.stride(1), 0, 0, 0, x.data_ptr(), at_h, at_c,
         )  # fmt: skip
         outputs = interface.OUTPUTS.pack(output.data_ptr(), 0, 0, at_h_n, at_c_n)
         rest = interface.REST.pack(0, packed.data_ptr())
@@ -233,7 +236,7 @@ def _recorded(
 def _made(lstm: LSTM) -> Route | None:
     """A new route, kept with the layer; None where the layer always goes the general way."""
     lstm.__dict__.pop("_route", None)
-    if lstm.proj_size or lstm.computed:
+    if lstm.computed:
         return None
     weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
     given = [p for w in weights for p in w if p is not None]

@@ -3,7 +3,7 @@
 ``lstm.step`` comes here with grad off; a :class:`Streamer` goes further and owns its weights and
 buffers. Both prepare the kernels' calls once and then only fill in addresses.
 
-L layers, B batch rows, I inputs, H hidden units.
+L layers, B batch rows, I inputs, H hidden units, P outputs (H without projection).
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from tidegate.state import State
 if TYPE_CHECKING:
     from tidegate.layer import LSTM
 
-# Where some addresses lie in a call (native/include/tidegate.h).
-_X, _H_0, _C_0, _WEIGHTS, _PACKED, _OUTPUT, _H_N, _C_N = 104, 112, 120, 128, 208, 288, 312, 320
+# Where some addresses lie in a call (native/include/tidegate.h): x, h_0 and c_0 end its first piece.
+_WEIGHTS = interface.SIZES.size
+_X, _H_0, _C_0 = _WEIGHTS - 24, _WEIGHTS - 16, _WEIGHTS - 8
+_PACKED = _WEIGHTS + interface.WEIGHTS.size
+_OUTPUT = _PACKED + interface.MASKS.size + interface.NOISE.size
+_H_N, _C_N = _OUTPUT + 24, _OUTPUT + 32
 _STALE = 3
 
 
@@ -48,18 +52,19 @@ class Plan:
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = accumulator(self.dtype)
         self.zoneout = lstm.zoneout
-        self.shape = (lstm.num_layers, batch, lstm.hidden_size)
+        self.h_shape = (lstm.num_layers, batch, lstm.state_size)
+        self.c_shape = (lstm.num_layers, batch, lstm.hidden_size)
         self.x_shape = (batch, lstm.input_size)
         self.calls: list[bytearray] = []
         self.alive: list[Any] = []
         for layer in range(lstm.num_layers):
             [w] = lstm.weights(layer)
-            inputs = lstm.input_size if layer == 0 else lstm.hidden_size
-            sizes = (DTYPES[self.dtype], lib.threads(), 1, batch, inputs, lstm.hidden_size, 1)
-            given = (*w[:4], w.ch, w.norm_ih, w.norm_hh, w.norm_c)
+            inputs = lstm.input_size if layer == 0 else lstm.state_size
+            sizes = (DTYPES[self.dtype], lib.threads(), 1, batch, inputs, lstm.hidden_size, 1, lstm.proj_size)
+            given = (*w[:4], w.ch, w.hr, w.norm_ih, w.norm_hh, w.norm_c)
             kept = [None if p is None else (native._plain(p.detach()).clone() if frozen else p) for p in given]
             at = [address for p in kept for address in (0 if p is None else p.data_ptr(), 0)]
-            weights, norms = at[:10], at[10:]
+            weights, norms = at[:12], at[12:]
             strides = (batch * inputs, inputs, 0, 0, 0)
             call = bytearray(
                 interface.assemble(
@@ -73,14 +78,14 @@ class Plan:
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)
             _fill(call, _PACKED, packed.data_ptr())
             if frozen:  # packed weights stand alone; otherwise the kernels compare samples
-                for offset in range(_WEIGHTS, _WEIGHTS + 64, 8):
+                for offset in range(_WEIGHTS, _WEIGHTS + 64, 8):  # but for peepholes, which say that there are some
                     _fill(call, offset, 0)
             self.calls.append(call)
             self.alive.append((packed, kept))
         joined = b"".join(self.calls)
         self.joined = ctypes.create_string_buffer(joined, len(joined))
         self.at = ctypes.addressof(self.joined)
-        self.output = torch.empty(self.shape[1:], dtype=self.dtype, device="cpu")
+        self.output = torch.empty(self.h_shape[1:], dtype=self.dtype, device="cpu")
 
 
 def _fill(call: bytearray, offset: int, address: int) -> None:
@@ -135,22 +140,25 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         or not ops.plain()
     ):
         return None
-    shape, dtype, cell_dtype = plan.shape, plan.dtype, plan.cell_dtype
+    dtype, cell_dtype = plan.dtype, plan.cell_dtype
     if state is None:
-        h, c = (torch.zeros(shape, dtype=kind, device="cpu") for kind in (dtype, cell_dtype))
+        h = torch.zeros(plan.h_shape, dtype=dtype, device="cpu")
+        c = torch.zeros(plan.c_shape, dtype=cell_dtype, device="cpu")
     else:
         if type(state) is not State and (type(state) is not tuple or len(state) != 2):
             return None
         h, c = state
         if type(h) is not Tensor or type(c) is not Tensor or h.dtype is not dtype or c.dtype is not cell_dtype:
             return None
-        if h.shape != shape or c.shape != shape or not h.is_cpu or not c.is_cpu or h.is_neg() or c.is_neg():
+        if h.shape != plan.h_shape or c.shape != plan.c_shape or not h.is_cpu or not c.is_cpu:
+            return None
+        if h.is_neg() or c.is_neg():
             return None
     if not (x.is_contiguous() and h.is_contiguous() and c.is_contiguous()):
         x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
     at_reset = 0
     if reset is not None:
-        if type(reset) is not Tensor or reset.dtype is not torch.bool or reset.shape != shape[1:2] or not reset.is_cpu:
+        if type(reset) is not Tensor or reset.dtype is not torch.bool or reset.shape != x.shape[:1] or not reset.is_cpu:
             return None
         reset = reset.contiguous()
         at_reset = reset.data_ptr()
@@ -199,7 +207,7 @@ def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
 
 def _eligible(lstm: LSTM, x: Tensor) -> bool:
     """May this layer's weights be kept packed? Only parameters whose changes torch counts."""
-    if lstm.directions != 1 or lstm.proj_size or type(lstm).forward is not _layer().forward:
+    if lstm.directions != 1 or type(lstm).forward is not _layer().forward:
         return False
     if lstm.computed or not lstm.weights_fit:
         return False
@@ -279,8 +287,8 @@ class Streamer:
         # Two states in turn: a step must not overwrite the memory that it still reads.
         with torch.inference_mode(False):
             if not self._h:
-                self._h = [torch.zeros(plan.shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
-                self._c = [torch.zeros(plan.shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
+                self._h = [torch.zeros(plan.h_shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
+                self._c = [torch.zeros(plan.c_shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
             elif self._h[0].dtype is not plan.dtype:
                 self._h = [h.to(plan.dtype) for h in self._h]
                 self._c = [c.to(plan.cell_dtype) for c in self._c]
@@ -316,7 +324,7 @@ class Streamer:
         self._calls = turns
 
     def step(self, x_t: Tensor) -> Tensor:
-        """Read x_t (B, I) and return the output (B, H)."""
+        """Read x_t (B, I) and return the output (B, P)."""
         if (
             type(x_t) is not Tensor
             or x_t.shape != self._x_shape
@@ -348,7 +356,7 @@ class Streamer:
 
     @property
     def state(self) -> State:
-        """A copy of both memories: h (L, B, H) and c (L, B, H)."""
+        """A copy of both memories: h (L, B, P) and c (L, B, H)."""
         return State(self._h[self._turn].clone(), self._c[self._turn].clone())
 
     @state.setter
@@ -360,7 +368,8 @@ class Streamer:
             if not isinstance(given, Tensor):
                 raise TypeError(f"the state's {name} is a torch.Tensor; given {type(given).__name__}")
             if given.shape != memory.shape:
-                raise ValueError(f"the state's {name} is (L, B, H) = {tuple(memory.shape)}; given {tuple(given.shape)}")
+                sizes = "(L, B, P)" if name == "h" and self._lstm.proj_size else "(L, B, H)"
+                raise ValueError(f"the state's {name} is {sizes} = {tuple(memory.shape)}; given {tuple(given.shape)}")
         self._h[self._turn].copy_(h.detach())
         self._c[self._turn].copy_(c.detach())
 

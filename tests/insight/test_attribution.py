@@ -25,8 +25,6 @@ def numbers() -> torch.Tensor:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_complete(name, backend):
     lstm = layer(3, 8, scale=2.0, **OPTIONS[name])
-    if backend == "native" and lstm.proj_size:
-        pytest.skip("the kernels do not take this option")
     head = torch.nn.Linear(lstm.output_size, 1, dtype=torch.float64)
     x, turn = numbers(), lstm.batch_first
     x = x.transpose(0, 1) if turn else x

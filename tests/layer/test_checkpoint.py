@@ -12,6 +12,7 @@ OPTIONS = [
     {"bidirectional": True},
     {"bidirectional": True, "zoneout": (0.3, 0.1), "recurrent_dropout": 0.2, "peephole": True},
     {"layer_norm": True},
+    {"proj_size": 3, "bidirectional": True, "zoneout": (0.3, 0.1)},
 ]
 
 
@@ -26,7 +27,7 @@ def run(every, backend, options, dtype=torch.float64, **given):
     torch.manual_seed(1)
     lstm = tg.LSTM(I, H, num_layers=2, dtype=dtype, checkpoint_every=every, **options)
     x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
-    h, c = torch.randn(2, 2 * lstm.directions, B, H, dtype=dtype).unbind()
+    h, c = (torch.randn(2 * lstm.directions, B, size, dtype=dtype) for size in (lstm.state_size, H))
     h.requires_grad_(), c.requires_grad_()
     torch.manual_seed(2)
     with tg.ops.use_backend(backend):

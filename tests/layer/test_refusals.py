@@ -18,7 +18,7 @@ def refusal(*args, **kwargs):
 
 def ops_forced(name, layer):
     with tg.ops.use_backend(name):
-        layer(torch.randn(5, 2, 3))
+        layer(torch.randn(5, 2, 3, dtype=layer.weight_ih_l0.dtype))
 
 
 def state(units=4, **options):
@@ -131,7 +131,7 @@ BAD = {
     ),
     "no state": (lambda: tg.State.stack([]), ValueError, "at least one state; given none"),
     "backend that declines": (
-        lambda: ops_forced("native", tg.LSTM(3, 4, proj_size=2)),
+        lambda: ops_forced("native", tg.LSTM(3, 4, dtype=torch.float16)),
         ValueError,
         "backend 'native' was asked for, but",
     ),

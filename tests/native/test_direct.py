@@ -22,6 +22,8 @@ OPTIONS = [
     {"bias": False, "peephole": True},
     {"layer_norm": True, "dtype": torch.float64},
     {"dtype": torch.bfloat16, "merge": "sum"},
+    {"proj_size": 7, "num_layers": 2},
+    {"proj_size": 7, "bidirectional": True, "dtype": torch.bfloat16},
 ]
 
 
@@ -253,7 +255,10 @@ def test_left_where_the_general_way_is_needed():
     assert direct.sequence(made(zoneout=0.1), x, None, None, None) is None
     assert direct.sequence(made(recurrent_dropout=0.1), x, None, None, None) is None
     assert direct.sequence(made(recurrent_dropout=0.1).eval(), x, None, None, None) is not None
-    assert direct.sequence(made(proj_size=3), x, None, None, None) is None
+    assert direct.sequence(made(proj_size=3), x, None, None, None) is not None
+    h, c = torch.zeros(1, B, 3), torch.zeros(1, B, H)
+    for hx in ((c, c), (h, h), (c, h)):
+        assert direct.sequence(made(proj_size=3), x, hx, None, None) is None
     assert direct.sequence(made(merge=None), x, None, None, None) is None
     assert direct.sequence(made(bidirectional=True, merge="sum"), x, None, None, None) is None
     lstm.zoneout = (0.5, 0.0)  # after the addresses were taken

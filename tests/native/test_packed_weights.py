@@ -60,14 +60,19 @@ def norm_c_write(lstm):
     lstm.norm_c_l0.detach().numpy()[:] += 0.25
 
 
+def projection_write(lstm):
+    lstm.weight_hr_l0.data[:, 3] *= 1.5
+
+
 CHANGES = [fused_adam, data_write, data_doubled, data_negated, numpy_write, in_place, load, replace, swap_data]
-CHANGES += [gain_write, norm_c_write]
+CHANGES += [gain_write, norm_c_write, projection_write]
+OPTIONS = {gain_write: {"layer_norm": True}, norm_c_write: {"layer_norm": True}, projection_write: {"proj_size": 7}}
 
 
 @pytest.mark.parametrize(("read", "keeps"), [(stepped, kept), (whole, kept_whole)], ids=["steps", "whole"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_packed_weights_are_never_stale(change, read, keeps):
-    lstm, x = layer(layer_norm=change in (gain_write, norm_c_write)), torch.randn(2, 3, I)
+    lstm, x = layer(**OPTIONS.get(change, {})), torch.randn(2, 3, I)
     read(lstm, x)
     assert keeps(lstm)
     for _ in range(2):
@@ -78,20 +83,22 @@ def test_packed_weights_are_never_stale(change, read, keeps):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("matrix", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("matrix", ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"])
 @pytest.mark.parametrize("columns", [40, 45, 128, 192, 256])
 def test_steps_see_each_column_that_is_written_past_torchs_counters(dtype, matrix, columns):
     inputs, units = (columns, 16) if matrix == "weight_ih_l0" else (4, columns)
-    lstm, x = tg.LSTM(inputs, units, dtype=dtype).eval(), torch.randn(3, 1, inputs).to(dtype)
+    lstm = tg.LSTM(inputs, units, proj_size=8 if matrix == "weight_hr_l0" else 0, dtype=dtype).eval()
+    x = torch.randn(3, 1, inputs).to(dtype)
     for column in range(columns):
         stepped(lstm, x)
         getattr(lstm, matrix).data[:, column] = 0.5
         assert torch.equal(stepped(lstm, x)[0], afresh(lstm, x)[0]), column
 
 
-def test_every_weight_of_a_whole_sequence_is_looked_at(isa, dtype):
+@pytest.mark.parametrize("outputs", [0, 7])
+def test_every_weight_of_a_whole_sequence_is_looked_at(isa, dtype, outputs):
     """A change of any single one, of its lowest bit alone, is seen, in blocks that are full and in one that is not."""
-    lstm, x = layer(dtype), torch.randn(2, 3, I).to(dtype)
+    lstm, x = layer(dtype, proj_size=outputs), torch.randn(2, 3, I).to(dtype)
     for name, p in lstm.named_parameters():
         words = p.detach().flatten().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]).numpy()
         for at in range(0, len(words), 1 if len(words) < 500 else 3):
@@ -126,9 +133,10 @@ def turn_around(w):
 
 
 @pytest.mark.parametrize("change", [negate_all, negate_two, swap_rows, swap_gates, turn_around])
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"])
 def test_changes_that_could_cancel_are_seen(isa, name, change):
-    lstm, x = tg.LSTM(16, 32).eval(), torch.randn(2, 3, 16)  # rows are whole vectors
+    lstm = tg.LSTM(16, 32, proj_size=16 if name == "weight_hr_l0" else 0).eval()  # rows are whole vectors
+    x = torch.randn(2, 3, 16)
     before = whole(lstm, x)[0]
     change(getattr(lstm, name).detach().numpy())
     found = whole(lstm, x)[0]

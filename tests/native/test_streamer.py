@@ -14,11 +14,13 @@ from torch.nn.utils import prune
 
 import tidegate as tg
 
+OPTIONS = [{}, {"layer_norm": True}, {"peephole": True}, {"proj_size": 7}, {"proj_size": 7, "peephole": True}]
 
-@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("B", [1, 7])
-def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B, norm):
-    lstm = moved(layer(dtype, layer_norm=norm))
+def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B, options):
+    lstm = moved(layer(dtype, **options))
     x = torch.randn(9, B, I).to(dtype)
     with torch.no_grad():
         output, state = lstm(x)
@@ -29,9 +31,9 @@ def test_a_streamer_has_the_bits_of_the_whole(isa, dtype, B, norm):
     assert torch.equal(stream.state.c, state.c)
 
 
-@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
-def test_a_streamer_keeps_its_weights_until_refreshed(norm):
-    lstm = layer(layer_norm=norm)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_streamer_keeps_its_weights_until_refreshed(options):
+    lstm = layer(**options)
     x = torch.randn(1, I)
     stream = tg.Streamer(lstm)
     before = stream.step(x).clone()
@@ -46,8 +48,9 @@ def test_a_streamer_keeps_its_weights_until_refreshed(norm):
         assert torch.equal(stream.step(x), lstm(x.unsqueeze(0))[0][0])
 
 
-def test_a_streamer_takes_and_gives_its_state():
-    lstm = layer()
+@pytest.mark.parametrize("outputs", [0, 7])
+def test_a_streamer_takes_and_gives_its_state(outputs):
+    lstm = layer(proj_size=outputs)
     x = torch.randn(6, 3, I)
     stream = tg.Streamer(lstm, batch=3)
     stream.step(x[0])
@@ -111,8 +114,10 @@ def test_a_streamer_is_not_copied(way):
 def test_a_streamer_refuses_what_it_cannot_run():
     with pytest.raises(ValueError, match="bidirectional"):
         tg.Streamer(tg.LSTM(I, H, bidirectional=True))
-    with pytest.raises(ValueError, match="proj_size"):
-        tg.Streamer(tg.LSTM(I, H, proj_size=3))
+    with pytest.raises(ValueError, match="float16"):
+        tg.Streamer(tg.LSTM(I, H, dtype=torch.float16))
+    with pytest.raises(ValueError, match=r"state's h is \(L, B, P\) = \(1, 1, 3\); given \(1, 1, 19\)"):
+        tg.Streamer(tg.LSTM(I, H, proj_size=3)).state = (torch.zeros(1, 1, H), torch.zeros(1, 1, H))
     with pytest.raises(ValueError, match="batch is the number of rows"):
         tg.Streamer(tg.LSTM(I, H), batch=0)
     stream = tg.Streamer(tg.LSTM(I, H))

@@ -13,6 +13,7 @@ import tidegate as tg
 from tidegate import streaming
 
 OPTIONS = [{}, {"peephole": True, "bias": False}, {"zoneout": (0.2, 0.3)}, {"layer_norm": True}]
+OPTIONS += [{"proj_size": 7}, {"proj_size": 7, "layer_norm": True, "zoneout": (0.2, 0.3)}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -30,9 +31,13 @@ def test_steps_have_the_bits_of_the_whole(isa, dtype, options, B):
 
 
 @pytest.mark.parametrize("B", [1, 3])
-def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_threads(isa, dtype, B, all_threads):
+@pytest.mark.parametrize("outputs", [0, 220])
+def test_steps_of_large_weights_have_the_bits_of_the_whole_on_any_number_of_threads(
+    isa, dtype, B, outputs, all_threads
+):
     """Several threads read them, from either end."""
-    lstm, x = tg.LSTM(I, 350, dtype=dtype).eval(), torch.randn(40, B, I).to(dtype)
+    lstm = tg.LSTM(I, 350, proj_size=outputs, dtype=dtype).eval()
+    x = torch.randn(40, B, I).to(dtype)
     torch.set_num_threads(1)
     output, state = whole(lstm, x)
     for count in (1, 2, 3):

@@ -113,7 +113,7 @@ def turn(run: Run) -> float:
 def measure(shape: Shape, mode: str, peers: Sequence[str], seconds: float) -> list[dict[str, Any]]:
     """One row for each peer that can run this shape."""
     torch.manual_seed(0)
-    source = torch.nn.LSTM(shape.I, shape.H, shape.L, bidirectional=shape.D == 2)
+    source = torch.nn.LSTM(shape.I, shape.H, shape.L, bidirectional=shape.D == 2, proj_size=shape.P)
     x = torch.randn(shape.T, shape.B, shape.I)
     builds = INFERENCE if mode == "inference" else TRAINING
     runs = {name: builds[name](shape, source, x) for name in ["tidegate", "tidegate bf16", *peers] if name in builds}

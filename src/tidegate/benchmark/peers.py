@@ -14,7 +14,7 @@ from tidegate.errors import MissingExtra
 
 
 class Shape(NamedTuple):
-    """T steps, B rows, I inputs, H units, L layers, D directions."""
+    """T steps, B rows, I inputs, H units, L layers, D directions, P outputs of a projection (0: none)."""
 
     T: int
     B: int
@@ -22,15 +22,22 @@ class Shape(NamedTuple):
     H: int
     L: int = 1
     D: int = 1
+    P: int = 0
 
     @property
     def operations(self) -> float:
-        """8 H (inputs + H) a step, row, layer and direction; training takes three times as many."""
-        inputs = [self.I] + [self.H * self.D] * (self.L - 1)
-        return sum(8.0 * self.H * (i + self.H) * self.D for i in inputs) * self.T * self.B
+        """8 H (inputs + H) a step, row, layer and direction; training takes three times as many.
+
+        With a projection 8 H (inputs + P) + 2 H P.
+        """
+        outputs = self.P or self.H
+        inputs = [self.I] + [outputs * self.D] * (self.L - 1)
+        gates = sum(8.0 * self.H * (i + outputs) for i in inputs)
+        return (gates + 2.0 * self.H * self.P * self.L) * self.D * self.T * self.B
 
     def __str__(self) -> str:
-        extra = (f" x{self.L} layers" if self.L > 1 else "") + (" both directions" if self.D > 1 else "")
+        extra = f" to {self.P}" if self.P else ""
+        extra += (f" x{self.L} layers" if self.L > 1 else "") + (" both directions" if self.D > 1 else "")
         return f"{self.T}, {self.B}, {self.I}, {self.H}{extra}"
 
 
@@ -57,7 +64,7 @@ Build = Callable[[Shape, torch.nn.LSTM, torch.Tensor], Run]
 
 def layer(kind: type, shape: Shape, source: torch.nn.LSTM, dtype: torch.dtype) -> torch.nn.Module:
     """A layer of ``kind`` with the weights of ``source``."""
-    made = kind(shape.I, shape.H, shape.L, bidirectional=shape.D == 2, dtype=dtype)
+    made = kind(shape.I, shape.H, shape.L, bidirectional=shape.D == 2, proj_size=shape.P, dtype=dtype)
     made.load_state_dict({name: p.to(dtype) for name, p in source.state_dict().items()})
     return made
 
@@ -79,7 +86,8 @@ def train(kind: type, dtype: torch.dtype) -> Build:
     def build(shape: Shape, source: torch.nn.LSTM, x: torch.Tensor) -> Run:
         lstm, x = layer(kind, shape, source, dtype), x.to(dtype).requires_grad_()
         inputs = [x, *lstm.parameters()]
-        grad = torch.randn(shape.T, shape.B, shape.D * shape.H, generator=torch.Generator().manual_seed(1)).to(dtype)
+        width = shape.D * (shape.P or shape.H)
+        grad = torch.randn(shape.T, shape.B, width, generator=torch.Generator().manual_seed(1)).to(dtype)
         return lambda: torch.autograd.grad(lstm(x)[0], inputs, grad)
 
     return build

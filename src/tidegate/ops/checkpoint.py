@@ -61,18 +61,18 @@ class Direction:
 def native_forward(
     call: Any, x: Tensor, h_0: Tensor, c_0: Tensor, flat: Sequence[Tensor], *, need_cells: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
-    """Output, cells, h_n, c_n, and the memories at each piece's start (D, N, B, 2H)."""
+    """Output, cells, h_n, c_n, and the memories at each piece's start (D, N, B, P + H)."""
     from tidegate.ops import native  # the two call each other
 
     T, B, _ = x.shape
     D, _, H = c_0.shape
-    output = x.new_empty(T, B, D, H)
+    output = x.new_empty(T, B, D, h_0.shape[2])
     cells = c_0.new_empty(T, B, D, H) if need_cells else None
     h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
-    kept = c_0.new_empty(D, room(T, call.checkpoint_every), B, 2 * H)
+    kept = c_0.new_empty(D, room(T, call.checkpoint_every), B, h_0.shape[2] + H)
     for d, (fields, own) in enumerate(_directions(call, flat)):
         direction = Direction(call.lengths, call.reset, call.noise, d)
-        h, c = h_0[d], c_0[d]  # (B, H)
+        h, c = h_0[d], c_0[d]  # (B, P), (B, H)
         for piece in pieces(T, call.checkpoint_every, d == 1):
             first, stop = piece
             h, c = direction.cut(piece, h), direction.cut(piece, c)
@@ -101,14 +101,14 @@ def native_backward(
     h_0: Tensor,
     c_0: Tensor,
     flat: Sequence[Tensor],
-    kept: Tensor,  # (D, N, B, 2H)
+    kept: Tensor,  # (D, N, B, P + H)
     grads: Sequence[Tensor | None],
     need_x: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """As ``native.backward``, with each piece run forward again from the memories kept."""
     from tidegate.ops import native
 
-    T, H, every = x.shape[0], c_0.shape[-1], call.checkpoint_every
+    T, every = x.shape[0], call.checkpoint_every
     d_output, d_cells, d_h_n, d_c_n = grads
     d_x = torch.empty_like(x) if need_x else None
     d_h_0, d_c_0 = torch.empty_like(h_0), torch.empty_like(c_0)
@@ -122,7 +122,7 @@ def native_backward(
         for piece in reversed(pieces(T, every, d == 1)):
             first, stop = piece
             part = native.Call(*direction.inputs(piece), fields, None, d)
-            h, c = kept[d, first // every].split(H, -1)
+            h, c = kept[d, first // every].split((h_0.shape[2], c_0.shape[2]), -1)
             inputs = x[first:stop], h.to(x.dtype)[None], c.contiguous()[None], own
             output, cells, _, _, gates = native.forward(part, *inputs, save=True)
             assert gates is not None

@@ -124,7 +124,8 @@ def _gates(x: Tensor, c_0: Tensor, weights: Sequence[Tensor], fields: Sequence[i
     if not save:
         return x.new_empty(0)
     if every:
-        return c_0.new_empty(len(fields), checkpoint.room(x.shape[0], every), x.shape[1], 2 * c_0.shape[-1])
+        width = weights[1].shape[1] + c_0.shape[-1]  # of h and of c
+        return c_0.new_empty(len(fields), checkpoint.room(x.shape[0], every), x.shape[1], width)
     lib, H = library(), weights[0].shape[0] // 4
     lanes = lib.gate_width(DTYPES[x.dtype], 1, False) // 4 if lib is not None and x.dtype in DTYPES else 1
     width = (H + lanes - 1) // lanes * lanes * 4

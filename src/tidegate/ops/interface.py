@@ -9,15 +9,15 @@ import struct
 
 import torch
 
-VERSION = 6
+VERSION = 7
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
-SIZES = struct.Struct("<16q")  # with strides, x, h_0 and c_0
-WEIGHTS = struct.Struct("<10q")
+SIZES = struct.Struct("<17q")  # with strides, x, h_0 and c_0
+WEIGHTS = struct.Struct("<12q")
 MASKS = struct.Struct("<3q")  # packed, lengths, reset
 NOISE = struct.Struct("<q3d3q")  # with the first direction
 OUTPUTS = struct.Struct("<5q")
-GRADIENTS = struct.Struct("<17q")
+GRADIENTS = struct.Struct("<19q")
 NORMS = struct.Struct("<6q")
 REST = struct.Struct("<2q")  # open_gates, kept
 STEPS = struct.Struct("<9q")  # struct tg_steps

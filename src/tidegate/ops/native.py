@@ -1,6 +1,6 @@
 """CPU: the C++ kernels of ``native/`` behind one call, with their derivative.
 
-T steps, B batch rows, I inputs, H hidden units, D directions.
+T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> 
     if transformed():
         return "inside a function transform or forward-mode differentiation only plain torch is traceable"
     for w in weights:
-        if w.hr is not None:
-            return "proj_size has no native kernel"
+        if (w.hr is None) != (weights[0].hr is None):
+            return "a projection has a native kernel for every direction, not for some of them"
         norms = (w.norm_ih is None, w.norm_hh is None, w.norm_c is None)
         if any(norms) != all(norms) or (w.norm_ih is None) != (weights[0].norm_ih is None):
             return "layer_norm has a native kernel for all three norms of every direction, not for some of them"
@@ -57,6 +57,7 @@ def _wrapped(tensor: Tensor) -> bool:
 
 
 Fields = tuple[tuple[bool, ...], ...]  # which of LSTMWeights' fields each direction has
+_PROJECTION = LSTMWeights._fields.index("hr")
 
 
 class Call(NamedTuple):
@@ -72,6 +73,10 @@ class Call(NamedTuple):
     # Where known beforehand: `weight_pieces` of a forward pass, and the empty memories (D, B, H) of a call given none.
     pieces: tuple[bytes, bytes] | None = None
     zeros: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def projects(self) -> bool:
+        return self.fields[0][_PROJECTION]
 
     def begins(self, h_0: Tensor | None, c_0: Tensor | None) -> tuple[Tensor, Tensor]:
         """The memories that the call begins with."""
@@ -101,7 +106,7 @@ def places(fields: Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
     rows: list[list[Any]] = [[next(order) if there else -1 for there in direction] for direction in fields]
     index = [LSTMWeights(*row) for row in rows]  # a single direction stands for both
     both: Any = (index[0], index[-1])
-    weights = tuple(getattr(w, name) for name in ("ih", "hh", "b_ih", "b_hh", "ch") for w in both)
+    weights = tuple(getattr(w, name) for name in ("ih", "hh", "b_ih", "b_hh", "ch", "hr") for w in both)
     return weights, tuple(getattr(w, name) for name in ("norm_ih", "norm_hh", "norm_c") for w in both)
 
 
@@ -164,12 +169,15 @@ def forward(
         return checkpoint.native_forward(call, x, h, c, flat, need_cells=need_cells)
     lib = _library()
     T, B, _ = x.shape
-    D, _, H = c.shape
+    (D, _, H), P = c.shape, h.shape[2]
     dtype, cell_dtype = x.dtype, c.dtype
-    output = lib.empty((T, B, D * H) if call.joined else (T, B, D, H), dtype)
+    output = lib.empty((T, B, D * P) if call.joined else (T, B, D, P), dtype)
     cells = None
     if save or need_cells:
-        cells = lib.empty_like(output) if cell_dtype is dtype else lib.empty(output.shape, cell_dtype)
+        if cell_dtype is dtype and P == H:
+            cells = lib.empty_like(output)
+        else:
+            cells = lib.empty((T, B, D * H) if call.joined else (T, B, D, H), cell_dtype)
     gates = None
     if save:
         norm = places(call.fields)[1][0] >= 0
@@ -181,7 +189,7 @@ def forward(
     if call.pieces is None:
         flat = _contiguous(flat)
     weights, norms = call.pieces or weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, D, H, 0, 0, 0)
+    inputs, _alive = _inputs(call, x, h_0, c_0, (H, D, P if call.projects else 0), (0, 0, 0))
     outputs = interface.OUTPUTS.pack(output.data_ptr(), _at(cells), _at(gates), h_n.data_ptr(), c_n.data_ptr())
     rest = interface.REST.pack(open_gates, 0)
     code = lib.forward(interface.assemble(weights=weights, norms=norms, outputs=outputs, rest=rest, **inputs))
@@ -191,16 +199,19 @@ def forward(
 
 
 def _inputs(
-    call: Call, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, D: int, H: int, *d_strides: int
+    call: Call, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, sizes: Sequence[int], d_strides: Sequence[int]
 ) -> tuple[dict[str, bytes], list[Any]]:
-    """A call's sizes, masks and noise, and the tensors that must live until it ends. States are contiguous."""
+    """A call's sizes, masks and noise, and the tensors that must live until it ends. States are contiguous.
+
+    ``sizes`` are H, D and, with a projection, P, else 0.
+    """
     T, B, I = x.shape
     x = x.resolve_neg()
     if I > 1 and x.stride(2) != 1:
         x = x.contiguous()
     pieces = {
         "sizes": interface.SIZES.pack(
-            interface.VERSION, DTYPES[x.dtype], _library().threads(), T, B, I, H, D, x.stride(0), x.stride(1),
+            interface.VERSION, DTYPES[x.dtype], _library().threads(), T, B, I, *sizes, x.stride(0), x.stride(1),
             *d_strides, x.data_ptr(), _at(h_0), _at(c_0),
         )
     }  # fmt: skip
@@ -253,16 +264,16 @@ def backward(
     h, c = call.begins(h_0, c_0)
     if h_0 is not None:
         h_0, c_0 = h, c = _plain(h), _plain(c)
-    D, _, H = c.shape
+    (D, _, H), P = c.shape, h.shape[2]
     d_output, d_cells, d_h_n, d_c_n = (None if g is None else g.resolve_neg() for g in grads)
     strides: Any = (0, 0, 0)
     if d_output is not None:
         if d_output.stride(-1) != 1 and d_output.shape[-1] > 1:
             d_output = d_output.contiguous()
         strides = d_output.stride()
-        strides = (strides[0], strides[1], H) if call.joined else strides[:3]
+        strides = (strides[0], strides[1], P) if call.joined else strides[:3]
     weights, norms = weight_pieces(call.fields, flat)
-    inputs, _alive = _inputs(call, x, h_0, c_0, D, H, *strides)
+    inputs, _alive = _inputs(call, x, h_0, c_0, (H, D, P if call.projects else 0), strides)
     d_x = lib.empty_like(x) if needs[0] else None
     d_h_0 = torch.empty_like(h) if needs[1] else None
     d_c_0 = torch.empty_like(c) if needs[2] else None
