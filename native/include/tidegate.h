@@ -1,9 +1,9 @@
 /* The C interface of tidegate's CPU kernels: one struct of sizes, strides and pointers.
  *
  * T steps, B batch rows, I inputs, H hidden units, P outputs of a step (H without projection), D
- * directions (1 or 2). Every field is eight bytes wide, so that a caller can fill the struct with one call of Python's `struct.pack`.
- * Arrays are contiguous except where a stride is given; strides count elements. A null pointer
- * leaves an optional array out.
+ * directions (1 or 2). Every field is eight bytes wide, so that a caller can fill the struct with
+ * one call of Python's `struct.pack`. Arrays are contiguous except where a stride is given; strides
+ * count elements. A null pointer leaves an optional array out.
  */
 #ifndef TIDEGATE_H
 #define TIDEGATE_H

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backward_call.h"
+#include "forward_call.h"
 #include "norm_forward.h"
 
 namespace tg {
