@@ -65,7 +65,7 @@ struct Backward {
   Zoneout<S> zoneout;
   BackRows<S> rows;
   A* carry_c;               // [local row][blocks * N]
-  A* carry_h;               // [local row][outs * N], for zoneout of the short-term memory, or null
+  A* carry_h;               // [local row][outs * N], where zoneout acts on the short-term memory, or null
   const A* keep;            // the same, recurrent dropout, or null
 
   Backward(const tg_lstm& p, int d, Panels<S> w, Panels<S> hr, int64_t stride)
@@ -122,8 +122,8 @@ struct Backward {
   // The same and what comes from the output, of which zoneout lets a part past the step.
   TG_INLINE V output_gradient(V d_h, int64_t row, int64_t vector, V held) {
     if (rows.d_output[row]) d_h = d_h + load_first(rows.d_output[row] + vector * N, z.outputs(vector));
-    if (!zoneout.acts()) return d_h;
-    if (carry_h) store(carry_h + (rows.local[row] * z.outs + vector) * N, held * d_h);
+    if (!carry_h) return d_h;
+    store(carry_h + (rows.local[row] * z.outs + vector) * N, held * d_h);
     return (V{} + 1 - held) * d_h;
   }
 
@@ -137,9 +137,9 @@ struct Backward {
         for (int v = 0; v < W; ++v) put_out(acc[r][v], start + row + r, vector + v);
     });
   }
-  TG_INLINE void put_out(V acc, int64_t row, int64_t vector) {
+  __attribute__((noinline)) void put_out(V acc, int64_t row, int64_t vector) {
     V held{};
-    if (zoneout.acts()) held = zoneout.weights(vector * N, rows.t[row], rows.b[row]).hidden;
+    if (zoneout.acts_on_outputs()) held = zoneout.weights(vector * N, rows.t[row], rows.b[row]).hidden;
     store(rows.d_out[row] + vector * N, output_gradient(hidden_gradient(acc, row, vector), row, vector, held));
   }
 

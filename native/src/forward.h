@@ -312,10 +312,10 @@ struct Forward {
         for (int v = 0; v < W; ++v) put_out(acc[r][v], row + r, vector + v);
     });
   }
-  TG_INLINE void put_out(V r, int64_t row, int64_t vector) {
+  __attribute__((noinline)) void put_out(V r, int64_t row, int64_t vector) {
     const int units = z.outputs(vector);
     const int64_t unit = vector * N;
-    if (zoneout.acts()) {
+    if (zoneout.acts_on_outputs()) {
       auto keep = zoneout.weights(unit, rows.t[row], rows.b[row]);
       r = mix(keep.hidden, load_first(rows.h_old[row] + unit, units), r);
     }

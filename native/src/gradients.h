@@ -1,6 +1,6 @@
 // Gradients of weights, biases and inputs from a chunk of gate gradients.
 //
-// Gate gradients lie as [block][row of the chunk][4N]; what the gates were computed from,
+// Gate gradients lie as [block][row of the chunk][4N], and so does what a projection is of, in quads of blocks; what the gates were computed from,
 // z = [x | h], as panels of up to MAX_ROWS columns [panel][row][columns]. In bfloat16 the rows of a
 // panel go in pairs, [row / 2][columns][2], and gate gradients are paired when they are used.
 #pragma once

@@ -14,7 +14,7 @@ template <class S>
 struct Sizes {
   static constexpr int64_t N = Types<S>::N;
   int64_t T, B, I, H, D;
-  int64_t P;       // outputs of a step: H, or fewer where they are projected
+  int64_t P;       // outputs of a step: H, where they are not projected
   bool projects;   // does the output come from h through w_hr?
   int64_t blocks;  // of N units
   int64_t outs;    // vectors of N outputs

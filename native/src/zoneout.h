@@ -36,7 +36,9 @@ struct Zoneout {
       streams[n] = stream(p, d, n < QUADS ? ZONEOUT_HIDDEN : ZONEOUT_CELL);
     }
   }
-  bool acts() const { return p.zoneout_hidden != 0.0 || p.zoneout_cell != 0.0; }
+  // On the units of a step, and on what a projection puts out, which then is the short-term memory.
+  bool acts() const { return p.zoneout_cell != 0.0 || (!p.P && p.zoneout_hidden != 0.0); }
+  bool acts_on_outputs() const { return p.P && p.zoneout_hidden != 0.0; }
 
   // For N units from `unit` on, of row b at time t.
   TG_INLINE Weights weights(int64_t unit, int64_t t, int64_t b) const {

@@ -298,7 +298,7 @@ class LSTM(Recurrent):
         Returns
         -------
         Trace
-            ``layers``, each with gates and memories (T, B, D, H) whatever the input's layout, and
+            ``layers``, each with gates and memories (T, B, D, H), of h (T, B, D, P), whatever the input's layout, and
             ``output`` and ``state`` as :meth:`forward` gives them.
         """
         layers: list[ops.LayerTrace] = []

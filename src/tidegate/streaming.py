@@ -78,8 +78,8 @@ class Plan:
             check(lib.pack(bytes(call), packed.data_ptr()), None, 1)
             _fill(call, _PACKED, packed.data_ptr())
             if frozen:  # packed weights stand alone; otherwise the kernels compare samples
-                for offset in range(_WEIGHTS, _WEIGHTS + 64, 8):  # but for peepholes, which say that there are some
-                    _fill(call, offset, 0)
+                for offset in (*range(0, 64, 8), 80, 88):  # all but peepholes, which say that there are some
+                    _fill(call, _WEIGHTS + offset, 0)
             self.calls.append(call)
             self.alive.append((packed, kept))
         joined = b"".join(self.calls)

@@ -31,7 +31,7 @@ class Layer:
 
         cell = torch.float32 if dtype == torch.bfloat16 else dtype
         norm, projects = kind.get("norm"), kind.get("projects")
-        P = (H + 2) // 3 if projects else H
+        P = kind.get("outputs", (H + 2) // 3 if projects else H)
         self.x = draw(T, B, I)
         self.h = draw(directions, B, P, scale=0.5)
         self.c = draw(directions, B, H, scale=0.5).detach().to(cell).requires_grad_()
@@ -134,6 +134,19 @@ def test_equals_the_reference(isa, sizes, option, dtype):
                 assert error <= 2 * allowed + 1e-4 * exact[name].abs().max(), (name, error, allowed)
 
 
+@pytest.mark.parametrize("outputs", [0, 1, 15, 16, 70, 131])
+@pytest.mark.parametrize("units", [16, 70])
+def test_projections_of_any_size(isa, outputs, units):
+    """Also to more outputs than units; those to none are left to the reference."""
+    layer = Layer(7, 5, 3, units, directions=2, dtype=torch.float64, projects=True, outputs=outputs)
+    declined = ops.BACKENDS["native"].declines(layer.x, layer.weights, None)
+    assert (declined is not None) == (outputs == 0)
+    masks = some(7, 5)
+    found = layer.run(*masks, backend="native" if outputs else "reference")
+    for name, want in layer.run(*masks, backend="reference").items():
+        assert_close(found[name], want, 1e-10, name)
+
+
 @pytest.mark.parametrize("sizes", [(20, 5, 9, 17), (12, 33, 64, 48), (15, 1, 7, 33)], ids=str)
 @KINDS
 def test_bfloat16_is_near_float64(isa, sizes, kind):
@@ -189,9 +202,10 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(isa, case, masked, kind):
 
 @pytest.mark.parametrize("H", [64, 65])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_what_is_written_past_the_caches_has_the_same_bits(isa, dtype, H):
+@pytest.mark.parametrize("projects", [False, True], ids=["plain", "projection"])
+def test_what_is_written_past_the_caches_has_the_same_bits(isa, dtype, H, projects):
     T, B, I = 500, 40, 3  # more than 16 MB of results, where the few rows below are less
-    layer = Layer(T, B, I, H, directions=2, dtype=dtype)
+    layer = Layer(T, B, I, H, directions=2, dtype=dtype, projects=projects)
     lengths, reset = some(T, B)
     whole, rows = layer.run(lengths, reset), [3, B - 1]
     part = layer.run(lengths, reset, rows=rows)
@@ -273,9 +287,10 @@ def test_nan_and_infinity_pass_as_in_the_reference(isa, value, kind):
 
 @pytest.mark.parametrize("units", [3, 18, 32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_infinity_spoils_no_more_gradients_than_in_the_reference(isa, dtype, units):
+@pytest.mark.parametrize("projects", [False, True], ids=["plain", "projection"])
+def test_infinity_spoils_no_more_gradients_than_in_the_reference(isa, dtype, units, projects):
     """Where units do not fill a vector, the lanes beside them hold 0 times infinity."""
-    layer = Layer(6, 3, 2, units, dtype=dtype)
+    layer = Layer(6, 3, 2, units, dtype=dtype, projects=projects)
     with torch.no_grad():
         layer.x[2, 1, 0] = float("inf")
     inputs = [layer.x, layer.h, layer.c, *[p for w in layer.weights for p in w if p is not None]]

@@ -61,8 +61,7 @@ def swap(model: nn.Module, *, force: bool = False) -> Swapped:
     model : nn.Module
         May be an LSTM itself.
     force : bool
-        Replace also what would run on the slow reference backend (other devices, float16,
-        projections).
+        Replace also what would run on the slow reference backend (other devices, float16).
 
     Returns
     -------

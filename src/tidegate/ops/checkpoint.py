@@ -44,7 +44,7 @@ class Direction:
         return lengths, reset, noise
 
     def cut(self, piece: Piece, state: Tensor) -> Tensor:
-        """A memory (B, H), or its gradient, across the edge at which the direction enters a piece.
+        """A memory (B, P) or (B, H), or its gradient, across the edge at which the direction enters a piece.
 
         A reset at a piece's first step is inside the piece for the forward direction. The
         backward direction meets it on the edge, where it comes from the piece that follows.

@@ -33,6 +33,8 @@ def declines(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None) -> 
     for w in weights:
         if (w.hr is None) != (weights[0].hr is None):
             return "a projection has a native kernel for every direction, not for some of them"
+        if w.hr is not None and w.hr.shape[0] == 0:
+            return "a projection to no outputs has no native kernel"
         norms = (w.norm_ih is None, w.norm_hh is None, w.norm_c is None)
         if any(norms) != all(norms) or (w.norm_ih is None) != (weights[0].norm_ih is None):
             return "layer_norm has a native kernel for all three norms of every direction, not for some of them"
@@ -69,8 +71,9 @@ class Call(NamedTuple):
     fields: Fields
     checkpoint_every: int | None = None  # steps between the memories kept
     first_direction: int = 0  # 1: the only direction reads from the end
-    joined: bool = False  # the output, and its gradient, is (T, B, D * H)
-    # Where known beforehand: `weight_pieces` of a forward pass, and the empty memories (D, B, H) of a call given none.
+    joined: bool = False  # the output, and its gradient, is (T, B, D * P)
+    # Where known beforehand: `weight_pieces` of a forward pass, and the empty memories (D, B, P) and (D, B, H) of a
+    # call given none.
     pieces: tuple[bytes, bytes] | None = None
     zeros: tuple[Tensor, Tensor] | None = None
 
