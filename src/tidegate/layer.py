@@ -256,6 +256,8 @@ class LSTM(Recurrent):
         run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)
         return self._through_layers(input, hx, lengths, reset, run)
 
+    _own_forward = forward  # a subclass with another takes no short ways
+
     def _through_layers(
         self, input: Any, hx: Any, lengths: Any, reset: Any, run: Callable[..., ops.SequenceResult]
     ) -> tuple[Any, State]:

@@ -207,7 +207,7 @@ def _prepare(lstm: LSTM, x: Tensor) -> Plan | None:
 
 def _eligible(lstm: LSTM, x: Tensor) -> bool:
     """May this layer's weights be kept packed? Only parameters whose changes torch counts."""
-    if lstm.directions != 1 or type(lstm).forward is not _layer().forward:
+    if lstm.directions != 1 or type(lstm).forward is not type(lstm)._own_forward:
         return False
     if lstm.computed or not lstm.weights_fit:
         return False

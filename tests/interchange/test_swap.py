@@ -190,6 +190,32 @@ def test_projections_are_replaced():
         torch.testing.assert_close(g, w)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*RNN, GRU, or LSTM:UserWarning")
+def test_that_torch_compiles_no_swapped_layer_says_nothing_of_others():
+    """It remembers by their code which functions it refuses."""
+    torch._dynamo.reset()
+    x = torch.randn(6, 4, I)
+    model = nn.Sequential(nn.LSTM(I, H))
+    want = model(x)[0]
+    tg.swap(model)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x)[0], want)
+    layer = tg.LSTM(I, H)
+    found = torch.compile(layer, fullgraph=True, backend="eager")(x)[0]
+    torch.testing.assert_close(found, layer(x)[0])
+
+
+def test_a_swapped_layer_steps_on_the_kernels():
+    lstm = nn.LSTM(I, H).eval()
+    x = torch.randn(4, 2, I)
+    tg.swap(lstm)
+    with torch.no_grad():
+        want, state = lstm(x)[0], None
+        for x_t, want_t in zip(x, want, strict=True):
+            found, state = lstm.step(x_t, state)
+            torch.testing.assert_close(found, want_t)
+    assert "_plan" in vars(lstm) or tg.ops.native.library() is None
+
+
 def test_what_is_no_module():
     with pytest.raises(TypeError, match=r"a model is a torch\.nn\.Module; given dict"):
         tg.swap({})

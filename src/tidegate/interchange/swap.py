@@ -6,7 +6,9 @@ names, references held elsewhere and optimisers made before are untouched.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +17,24 @@ from torch import nn
 from tidegate.layer import LSTM
 
 
+def _apart(function: Callable[..., Any]) -> Any:
+    """The function out of ``torch.compile``'s sight: that it refuses torch's LSTMs it remembers for all code it saw."""
+    disabled = cache(lambda: torch.compiler.disable(function))
+
+    @wraps(function)
+    def run(self: LSTM, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+            return function(self, *args, **kwargs)
+        return disabled()(self, *args, **kwargs)
+
+    return run
+
+
 class SwappedLSTM(LSTM, nn.LSTM):  # type: ignore[misc]
     """A ``torch.nn.LSTM`` that :func:`swap` turned into a tidegate layer; still an instance of both."""
+
+    forward, step, trace = _apart(LSTM.forward), _apart(LSTM.step), _apart(LSTM.trace)
+    _own_forward = forward
 
     def __getstate__(self) -> dict[str, Any]:
         state = nn.LSTM.__getstate__(self)
