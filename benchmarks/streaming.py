@@ -1,9 +1,10 @@
 """What one step costs beside its kernel and beside torch's layer, alternately in one run.
 
-    python -m benchmarks.streaming [--threads N] [--seconds S]
+    python -m benchmarks.streaming [--threads N] [--seconds S] [--compiled]
 
 One row, as many inputs as units, float32, no gradients: medians in microseconds. The kernel's own time is that of
-many steps in one call into the library.
+many steps in one call into the library. With ``--compiled`` instead: what small calls cost under ``torch.compile``,
+whose guards and dispatch are more than their kernels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -61,15 +63,35 @@ def measure(units: int, seconds: float) -> dict[str, float]:
     x, row = torch.randn(1, units), torch.randn(1, 1, units)
     state, stream = lstm.initial_state(1), tg.Streamer(lstm)
     pair = (state.h, state.c)
-    runs = {
-        "kernel": kernel(lstm),
-        "Streamer": stepped(lambda: stream.step(x)),
-        "step": stepped(lambda: lstm.step(x, state)),
-        "torch": stepped(lambda: peer(row, pair)),
-    }
+    return medians(
+        {
+            "kernel": kernel(lstm),
+            "Streamer": stepped(lambda: stream.step(x)),
+            "step": stepped(lambda: lstm.step(x, state)),
+            "torch": stepped(lambda: peer(row, pair)),
+        },
+        seconds,
+    )
+
+
+def compiled(steps: int, seconds: float) -> dict[str, float]:
+    """Median microseconds of a call of so many steps, four rows and 64 units, without and with ``torch.compile``."""
+    torch.manual_seed(0)
+    x = torch.randn(steps, 4, 64)
+    layers = {"tidegate": tg.LSTM(64, 64).eval(), "torch": torch.nn.LSTM(64, 64).eval()}
+    runs = {}
+    for name, layer in layers.items():
+        runs[name] = stepped(partial(layer, x))
+        runs[f"{name} compiled"] = stepped(partial(torch.compile(layer), x))
+        runs[f"{name} compiled"]()
+    return medians(runs, seconds)
+
+
+def medians(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Microseconds a step of each, in turn."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(times["torch"]) < 5:
+    while time.perf_counter() < stop or len(times[next(iter(runs))]) < 5:
         for name, run in runs.items():
             start = time.perf_counter()
             run()
@@ -81,9 +103,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each number of units")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--compiled", action="store_true", help="small calls under torch.compile instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in machine().items()))
+    if arguments.compiled:
+        print("\n| steps | tidegate, us | compiled | torch.nn.LSTM | compiled |\n|---:|---:|---:|---:|---:|")
+        with torch.no_grad():
+            for steps in (1, 20):
+                found = compiled(steps, arguments.seconds)
+                print(f"| {steps} | " + " | ".join(f"{value:.0f}" for value in found.values()) + " |", flush=True)
+        return
     print("\n| inputs = units | kernel, us | Streamer | step | torch.nn.LSTM | Streamer - kernel | step - kernel |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     with torch.no_grad():

@@ -151,6 +151,8 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
             return None
         reset = (reset.t() if lstm.batch_first else reset).contiguous()
     if x.stride(2) != 1:
+        if x.layout is not torch.strided:
+            return None
         x = x.contiguous()
     if torch.is_grad_enabled() and (
         x.requires_grad

@@ -9,7 +9,8 @@ L layers, D directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -166,6 +167,18 @@ class LSTM(Recurrent):
         """Are weights computed, by a hook or, parametrised (weight norm), when read? A call reads those once."""
         names = [n for layer in self._weight_names for row in layer for n in row if n is not None]
         return any(n not in self._parameters for n in names)
+
+    @contextmanager
+    def _looked_at(self) -> Iterator[None]:
+        """Evaluation mode where weights are computed: reading them in training may change them (spectral norm)."""
+        trained = [m for m in self.modules() if m.training] if self.computed else []
+        for module in trained:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in trained:
+                module.training = True
 
     def _compute_weights(self) -> None:
         """Have weights that a hook computes before each call (pruning, old weight norm) made of today's parameters."""
@@ -366,7 +379,9 @@ class LSTM(Recurrent):
 
     def backend(self, input: Tensor | PackedSequence) -> ops.BackendChoice:
         """Which backend would run this input, and why; a slow one names what forces it."""
-        x, weights, noise = input.data if isinstance(input, PackedSequence) else input, self.weights(0), None
+        x, noise = input.data if isinstance(input, PackedSequence) else input, None
+        with self._looked_at():
+            weights = self.weights(0)
         dtype = autocast_dtype(x)
         if dtype is not None:  # as the call itself casts
             x, weights = x.to(dtype), [w.to(dtype) for w in weights]

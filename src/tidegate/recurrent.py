@@ -227,7 +227,7 @@ class Recurrent(nn.Module):
             )
         time = 1 if self.batch_first and x_t.dim() == 2 else 0
         if reset is not None:
-            reset = torch.as_tensor(reset).unsqueeze(time if x_t.dim() == 2 else 0)
+            reset = check_batch_mask("reset", reset, tuple(x_t.shape[:-1]), x_t.device).unsqueeze(time)
         output, after = self(x_t.unsqueeze(time), state, reset=reset)
         return output.squeeze(time), after
 

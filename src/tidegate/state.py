@@ -106,8 +106,10 @@ class State(NamedTuple):
         from safetensors import SafetensorError
         from safetensors.torch import load
 
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"from_bytes reads the bytes that to_bytes wrote; given {type(data).__name__}")
         try:
-            tensors = load(data)
+            tensors = load(bytes(data))
         except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch has not
             raise ValueError(f"a state is stored in the safetensors format; these bytes are not: {error}") from None
         held = ", ".join(f"{name} {tuple(t.shape)} of {t.dtype}" for name, t in sorted(tensors.items()))

@@ -273,7 +273,7 @@ class Streamer:
         """
         lstm = self._lstm
         lstm._refuse_streaming("a Streamer")
-        with torch.nn.utils.parametrize.cached():  # what is looked at is what is taken over
+        with lstm._looked_at(), torch.nn.utils.parametrize.cached():  # what is looked at is what is taken over
             lstm._compute_weights()
             weights = [w for layer in range(lstm.num_layers) for w in lstm.weights(layer)]
             reason = native.declines(lstm.weight_ih_l0.new_empty(0), weights, None)
@@ -376,8 +376,8 @@ class Streamer:
     def reset(self, rows: Tensor | None = None) -> None:
         """Empty the memories of the rows where ``rows`` (B,) is true, or of all."""
         if rows is not None:
-            mask = torch.as_tensor(rows)
-            if mask.dtype != torch.bool:
+            mask = torch.as_tensor(rows) if isinstance(rows, Tensor | np.ndarray | list | tuple | bool) else None
+            if mask is None or mask.dtype != torch.bool:
                 raise TypeError(f"rows is a bool tensor, true for those to empty; given {rows!r}")
             if mask.shape not in ((self._batch,), ()):
                 raise ValueError(f"rows has one bool a row, (B,) = {(self._batch,)}; given shape {tuple(mask.shape)}")

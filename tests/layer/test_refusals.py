@@ -140,6 +140,13 @@ BAD = {
         ValueError,
         "bidirectional, and its backward direction",
     ),
+    "step's reset": (
+        lambda: tg.LSTM(3, 4, batch_first=True).step(torch.randn(2, 3), reset=torch.zeros(2, 1, dtype=torch.bool)),
+        ValueError,
+        r"reset .* given shape \(2, 1\), expected \(2,\)",
+    ),
+    "sparse": (refusal(torch.randn(5, 2, 3).to_sparse()), TypeError, "a dense tensor; given torch.sparse_coo"),
+    "no bytes": (lambda: tg.State.from_bytes(None), TypeError, "the bytes that to_bytes wrote; given NoneType"),
     "step": (lambda: tg.LSTM(3, 4).step(torch.randn(5, 2, 3)), ValueError, r"one step \(B, 3\) or \(3,\)"),
     "nonlinearity": (lambda: tg.RNN(3, 4, nonlinearity="gelu"), ValueError, "nonlinearity is one of 'tanh', 'relu'"),
 }

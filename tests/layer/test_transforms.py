@@ -16,6 +16,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import tidegate as tg
+from tidegate.ops.library import library
 
 T, B, I, H = 6, 3, 4, 5
 
@@ -114,6 +115,24 @@ def test_vmap_of_models_stacked():
     found = vmap(lambda w, b: functional_call(base, (w, b), (x,)))(weights, buffers)
     for k, model in enumerate(models):
         assert_same([part[k] for part in found], model(x))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's older spectral norm
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_looking_at_a_layer_in_training_iterates_no_spectral_norm(norm):
+    lstm, x = norm(tg.LSTM(I, H), "weight_hh_l0"), torch.randn(T, B, I)
+
+    def iterated():
+        return [b.clone() for b in lstm.buffers()]
+
+    before = iterated()
+    lstm.backend(x)
+    if library() is not None:
+        tg.Streamer(lstm).refresh()
+    assert all(torch.equal(a, b) for a, b in zip(before, iterated(), strict=True))
+    assert all(m.training for m in lstm.modules())
+    lstm(x)
+    assert not all(torch.equal(a, b) for a, b in zip(before, iterated(), strict=True))
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm", "orthogonal"])

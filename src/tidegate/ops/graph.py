@@ -104,16 +104,16 @@ def _forward(x, h_0, c_0, weights, fields, lengths, reset, seed, rates, training
     if torch._C._get_tracing_state() is None:  # a graph may be given others than it was made with
         ops.check_sizes(x, h_0, c_0, split, lengths, reset)
     result: Any
-    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
-        choice = ops.choose(x, split, call.noise)
-        if choice.name == "native":
-            *result, gates = native.forward(call, x, h_0, c_0, weights, save=save)
-        else:
-            ops.warn_if_slow(choice)
-            ops.check_lengths(lengths, x.shape[0])
+    gates: Tensor | None = None
+    choice = ops.choose(x, split, call.noise)
+    if choice.name == "native":
+        *result, gates = native.forward(call, x, h_0, c_0, weights, save=save)
+    else:
+        ops.warn_if_slow(choice)
+        ops.check_lengths(lengths, x.shape[0])
+        with torch.autocast(x.device.type, enabled=False), torch.no_grad():
             found: Any = ops.BACKENDS[choice.name].run(x, h_0, c_0, split, lengths, reset, call.noise)
-            result = [r.clone() for r in found]
-            gates = None
+        result = [r.clone() for r in found]
     if gates is None:
         gates = _gates(x, c_0, weights, fields, every, save)
     return *result, gates, torch.tensor([choice.name == "native"])
@@ -181,16 +181,14 @@ def _backward(
     *grads,
 ):
     call = _call(fields, lengths, reset, seed, rates, training, every)
-    with torch.autocast(x.device.type, enabled=False):
-        if bool(used_native):
-            x = x.contiguous()
-            if x.numel() and not gates.numel():  # the graph was made without gradients
-                output, cells, _, _, gates = native.forward(call, x, h_0, c_0, weights, save=True)
-            found = native.backward(call, x, h_0, c_0, weights, (output, cells, gates), grads)
-        else:
-            with _recording():
-                found = native.by_reference(call, (x, h_0, c_0, *weights), grads)
+    if bool(used_native):
+        x = x.contiguous()
+        if x.numel() and not gates.numel():  # the graph was made without gradients
+            output, cells, _, _, gates = native.forward(call, x, h_0, c_0, weights, save=True)
+        return list(native.backward(call, x, h_0, c_0, weights, (output, cells, gates), grads))
     inputs = (x, h_0, c_0, *weights)
+    with torch.autocast(x.device.type, enabled=False), _recording():
+        found = native.by_reference(call, inputs, grads)
     return [torch.zeros_like(t) if g is None else g.detach() for t, g in zip(inputs, found, strict=True)]
 
 
