@@ -83,7 +83,7 @@ struct Backward {
     const int64_t width = w.stride(vector);
     for (int64_t block = 0; block < z.blocks; ++block) {
       for (int64_t r = block; r < R; r += z.blocks) each(r);
-      tile_multiply<S, R, W>(acc, a, weights, width, 4 * N);
+      multiply_gates<S, R, W>(acc, a, weights, width, z.units(block));
       weights += width * 4 * N;
       for (int r = 0; r < R; ++r) a[r] += stride;
     }

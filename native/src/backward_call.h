@@ -23,7 +23,7 @@ struct BackwardCall {
   WeightSums<S> sums;                        // of the part at hand
   Split split;
   BackRows<S> rows;   // of this thread's group
-  S* pairs;           // a K block of gate gradients in pairs, bfloat16 only
+  S* scratch;         // a K block of gate gradients, where they have to be laid out otherwise
   A* d_x;             // a panel of d x
   A *d_hidden, *norm_values;  // with layer norm, what its steps need
 
@@ -34,7 +34,7 @@ struct BackwardCall {
 
   void take(Arena& arena) {
     rows.take(arena, m.capacity);
-    pairs = arena.take<S>(Types<S>::PAIR == 2 ? K_BLOCK * 4 * N : 0);
+    scratch = arena.take<S>(K_BLOCK * 4 * N);
     d_x = arena.take<A>(p.d_x ? ROW_PANEL * round_up(z.I, N) : 0);
     d_hidden = arena.take<A>(z.norm ? norm_panel(z) * z.blocks * N : 0);
     norm_values = arena.take<A>(z.norm ? z.blocks * NORM_ROW * N : 0);
@@ -263,15 +263,17 @@ struct BackwardCall {
     Share share(items, thread, threads);
     for (int64_t row = 0; row < used; row += K_BLOCK) {
       int64_t count = used - row < K_BLOCK ? used - row : K_BLOCK;
-      int64_t paired = -1;
+      int64_t laid = -1;
+      const S* gradient = nullptr;
       for (int64_t n = share.first; n < share.last; ++n) {
         int64_t block = n / parts, part = n % parts;
-        if (Types<S>::PAIR == 2 && (paired != block || z.norm)) of_x.pair_rows(paired = block, row, row + count, pairs);
+        const int vectors = z.gate_vectors(block);
+        if (laid != block || z.norm) gradient = of_x.lay_out(laid = block, row, row + count, scratch);
         Share x(z.I, part, parts), h(z.P, part, parts);
         bool first = fresh && row == 0;
-        of_x.weights(block, m.panel_x, z.I, x.first, x.last, row, count, sums.x + block * z.I * 4 * N, first, pairs);
-        if (Types<S>::PAIR == 2 && z.norm) of_h.pair_rows(block, row, row + count, pairs);
-        of_h.weights(block, m.panel_h, z.P, h.first, h.last, row, count, sums.h + block * z.P * 4 * N, first, pairs);
+        of_x.weights(vectors, gradient, m.panel_x, z.I, x.first, x.last, row, count, sums.x + block * z.I * 4 * N, first);
+        if (z.norm) gradient = of_h.lay_out(block, row, row + count, scratch);
+        of_h.weights(vectors, gradient, m.panel_h, z.P, h.first, h.last, row, count, sums.h + block * z.P * 4 * N, first);
       }
     }
     if (z.projects) projection_gradient(used, fresh);
@@ -295,16 +297,17 @@ struct BackwardCall {
       for (int64_t n = share.first; n < share.last; ++n) {
         const int64_t quad = n / parts;
         const Share columns(z.P, n % parts, parts);
-        if (Types<S>::PAIR == 2) of_r.pair_rows(quad, row, row + count, pairs);
-        of_r.weights(quad, m.panel_r, z.P, columns.first, columns.last, row, count, sums.r + quad * z.P * 4 * N,
-                     fresh && row == 0, pairs);
+        const S* gradient = m.shown + (quad * m.rows + row) * 4 * N;
+        if (Types<S>::PAIR == 2) of_r.pair_rows(quad, row, row + count, scratch), gradient = scratch;
+        of_r.template weights<4>(gradient, m.panel_r, z.P, columns.first, columns.last, row, count,
+                                 sums.r + quad * z.P * 4 * N, fresh && row == 0);
       }
     }
   }
 
   void finish_projection(int d, int64_t quad) {
     sums = parts[0];
-    for (size_t part = 1; part < parts.size(); ++part) add(sums.r, parts[part].r, quad, z.P * 4);
+    for (size_t part = 1; part < parts.size(); ++part) add(sums.r, parts[part].r, quad, z.P * 4, z.P * 4);
     for (int64_t k = 0; k < z.P; ++k)
       for (int64_t n = quad * 4; n < z.blocks && n < quad * 4 + 4; ++n)
         store_first(static_cast<S*>(p.d_w_hr[d]) + k * z.H + n * N, load(sums.r + ((quad * z.P + k) * 4 + n % 4) * N),
@@ -314,10 +317,10 @@ struct BackwardCall {
   void finish_block(int d, int64_t block) {
     sums = parts[0];
     for (size_t part = 1; part < parts.size(); ++part) {
-      add(sums.x, parts[part].x, block, z.I * 4);
-      add(sums.h, parts[part].h, block, z.P * 4);
-      add(sums.b, parts[part].b, block, 4);
-      add(sums.p, parts[part].p, block, 3);
+      add(sums.x, parts[part].x, block, z.I * 4, z.I * z.gate_vectors(block));
+      add(sums.h, parts[part].h, block, z.P * 4, z.P * z.gate_vectors(block));
+      add(sums.b, parts[part].b, block, 4, 4);
+      add(sums.p, parts[part].p, block, 3, 3);
     }
     unpack_block<S>(sums.x + block * z.I * 4 * N, z, z.I, block, static_cast<S*>(p.d_w_ih[d]));
     unpack_block<S>(sums.h + block * z.P * 4 * N, z, z.P, block, static_cast<S*>(p.d_w_hh[d]));
@@ -331,9 +334,9 @@ struct BackwardCall {
         store_first(static_cast<S*>(p.d_w_ch[d]) + g * z.H + block * N, load(sums.p + (block * 3 + g) * N), units);
   }
 
-  // A block's `vectors`.
-  void add(A* to, const A* from, int64_t block, int64_t vectors) const {
-    for (int64_t n = block * vectors * N; n < (block + 1) * vectors * N; n += N) store(to + n, load(to + n) + load(from + n));
+  // A block's vectors, of which it has room for `each` and uses `used`.
+  void add(A* to, const A* from, int64_t block, int64_t each, int64_t used) const {
+    for (int64_t n = block * each * N; n < (block * each + used) * N; n += N) store(to + n, load(to + n) + load(from + n));
   }
 
   // The sums of all bundles in order, to the gradients of the norms and to the sums of bias and peepholes.

@@ -262,17 +262,57 @@ struct Forward {
     for (int64_t block = first; block < last; ++block)
       for_tiles(count, [&](int64_t row, auto size) {
         constexpr int R = decltype(size)::value;
-        Tile<S, R, 4> acc;
         const S* a[R];
         for (int r = 0; r < R; ++r) a[r] = x[row + r];
+        A* at = to + row * z.G + block * 4 * N;
+        if (z.gate_vectors(block) < 4) return shared_input<R>(a, block, at, z.G);
+        Tile<S, R, 4> acc;
         tile_load<S, R, 4>(acc, w.bias + block * 4 * N, 0);
         tile_multiply<S, R, 4>(acc, a, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-        tile_store<S, R, 4>(acc, to + row * z.G + block * 4 * N, z.G);
+        tile_store<S, R, 4>(acc, at, z.G);
       });
   }
 
+  // The same of one tile of a block whose gates share vectors.
+  template <int R>
+  void shared_input(const S* const (&x)[R], int64_t block, A* to, int64_t stride) const {
+    Tile<S, R, 4> acc;
+    shared_multiply<S, R>(acc, x, w.ih + block * z.PI * 4 * N, z.I, z.gate_vectors(block));
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < 4; ++v) store(to + r * stride + v * N, acc[r][v] + load(w.bias + (block * 4 + v) * N));
+  }
+
+  // A tile of such a block.
+  template <int R>
+  void shared_tile(int64_t first, int64_t block) {
+    alignas(VECTOR_BYTES) A own[R * 4 * N];
+    const A* input = own;
+    int64_t stride = 4 * N;
+    if (projected) {
+      input = projected + first * z.G + block * 4 * N;
+      stride = z.G;
+    } else {
+      const S* x[R];
+      for (int r = 0; r < R; ++r) x[r] = rows.x[first + r];
+      for (int r = 0; r < R && block == asking_block; ++r) prefetch_row(x[r] + to_next, z.I);
+      shared_input<R>(x, block, own, stride);
+    }
+    const S* h[R];
+    for (int r = 0; r < R; ++r) h[r] = rows.h[first + r];
+    if (rows.gates[first])
+      for (int r = 0; r < R; ++r) expect<1>(first + r, block);
+    Tile<S, R, 4> acc[1];
+    shared_multiply<S, R>(acc[0], h, w.hh + block * z.PP * 4 * N, z.P, z.gate_vectors(block));
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < 4; ++v) acc[0][r][v] = acc[0][r][v] + load(input + r * stride + v * N);
+    finish_tile<false>(acc, first, block);
+  }
+
   void step(int64_t count, int64_t block) {
-    for_tiles(count, [&](int64_t row, auto size) { tile<decltype(size)::value, 1>(row, block); });
+    if (z.gate_vectors(block) < 4)
+      for_tiles(count, [&](int64_t row, auto size) { shared_tile<decltype(size)::value>(row, block); });
+    else
+      for_tiles(count, [&](int64_t row, auto size) { tile<decltype(size)::value, 1>(row, block); });
   }
 
   // Are so many blocks of a single row taken by two? A tile's four chains of additions, a product every four cycles
@@ -287,13 +327,16 @@ struct Forward {
   // last are still in the cache.
   void step(int64_t count, int64_t first, int64_t last, bool reverse) {
     asking_block = reverse ? last - 1 : first;
-    const int64_t width = count == 1 && projected && pairs(last - first) ? 2 : 1;
-    for (int64_t n = first; n < last; n += width) {
-      if (width == 2 && n + 1 < last)
-        tile<1, 2>(0, reverse ? first + last - n - 2 : n);
+    const bool shared = last > first && z.gate_vectors(last - 1) < 4;  // the last block's gates do not fit a pair
+    const int64_t whole = shared ? last - 1 : last, width = count == 1 && projected && pairs(whole - first) ? 2 : 1;
+    if (shared && reverse) step(count, whole);
+    for (int64_t n = first; n < whole; n += width) {
+      if (width == 2 && n + 1 < whole)
+        tile<1, 2>(0, reverse ? first + whole - n - 2 : n);
       else
-        step(count, reverse ? first + last - n - 1 : n);
+        step(count, reverse ? first + whole - n - 1 : n);
     }
+    if (shared && !reverse) step(count, whole);
   }
 
   // What all rows put out, vectors [first, last), once all of their units are done (Sak et al. 2014).

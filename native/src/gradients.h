@@ -1,8 +1,9 @@
 // Gradients of weights, biases and inputs from a chunk of gate gradients.
 //
-// Gate gradients lie as [block][row of the chunk][4N], and so does what a projection is of, in quads of blocks; what the gates were computed from,
-// z = [x | h], as panels of up to MAX_ROWS columns [panel][row][columns]. In bfloat16 the rows of a
-// panel go in pairs, [row / 2][columns][2], and gate gradients are paired when they are used.
+// Gate gradients lie as [block][row of the chunk][4N], and so does what a projection is of, in quads
+// of blocks; what the gates were computed from, z = [x | h], as panels of up to MAX_ROWS columns
+// [panel][row][columns]. In bfloat16 the rows of a panel go in pairs, [row / 2][columns][2]. Gate gradients are
+// paired when they are used, and those of a block whose gates share vectors are then laid out so.
 #pragma once
 
 #include "pack.h"
@@ -75,29 +76,57 @@ struct Gradients {
       }
   }
 
-  // sums[k][4N] += over rows of z[row][k] * d_gates[row], for one block, columns [first, last) of the
+  // Rows [first, last) of a block whose gates share V vectors, laid out so (in pairs for bfloat16).
+  template <int V>
+  void share_rows(int64_t block, int64_t first, int64_t last, S* to) const {
+    constexpr int64_t LANES = V * N / 4;
+    const S* from = d_gates + block * stride;
+    for (int64_t row = first; row < last; row += P, to += P * V * N)
+      for (int64_t g = 0; g < 4; ++g)
+        for (int64_t n = 0; n < LANES; ++n)
+          for (int64_t j = 0; j < P; ++j)
+            to[(g * LANES + n) * P + j] = row + j < last ? from[(row + j) * 4 * N + g * N + n] : S{};
+  }
+
+  // Rows [first, last) of a block as `weights` reads them, in scratch `to` where they do not lie so.
+  const S* lay_out(int64_t block, int64_t first, int64_t last, S* to) const {
+    const int vectors = z.gate_vectors(block);
+    if (vectors == 4 && P == 1) return d_gates + block * stride + first * 4 * N;
+    if (vectors == 4) pair_rows(block, first, last, to);
+    else if (vectors == 2) share_rows<2>(block, first, last, to);
+    else share_rows<1>(block, first, last, to);
+    return to;
+  }
+
+  // sums[k][V N] += over rows of z[row][k] * gradient[row], for one block, columns [first, last) of the
   // panels that cover `columns`, rows of one K block.
-  void weights(int64_t block, const S* panels, int64_t columns, int64_t first, int64_t last, int64_t row, int64_t rows,
-               A* sums, bool fresh, const S* pairs) const {
-    const S* gradient = P == 1 ? d_gates + block * stride + row * 4 * N : pairs;
+  template <int V>
+  void weights(const S* gradient, const S* panels, int64_t columns, int64_t first, int64_t last, int64_t row, int64_t rows,
+               A* sums, bool fresh) const {
     for_tiles(columns, [&](int64_t c0, auto size) {
       constexpr int R = decltype(size)::value;
       if (c0 < first || c0 >= last) return;
-      Tile<S, R, 4> acc;
-      A* at = sums + c0 * 4 * N;
-      if (fresh) tile_clear<S, R, 4>(acc);
+      Tile<S, R, V> acc;
+      A* at = sums + c0 * V * N;
+      if (fresh) tile_clear<S, R, V>(acc);
       else
-        tile_load<S, R, 4>(acc, at, 4 * N);
+        tile_load<S, R, V>(acc, at, V * N);
       const S* a = panels + c0 * capacity + row * R;
-      for (int r = R; r < 2 * R; ++r) prefetch<4, 1>(at + r * 4 * N);  // the next tile's sums
+      for (int r = R; r < 2 * R; ++r) prefetch<V, 1>(at + r * V * N);  // the next tile's sums
       const S* w = gradient;
-      for (int64_t m = 0; m < rows; m += P, a += P * R, w += P * 4 * N)
-        Product<S, R, 4>::add(acc, w, [&](int r) {
+      for (int64_t m = 0; m < rows; m += P, a += P * R, w += P * V * N)
+        Product<S, R, V>::add(acc, w, [&](int r) {
           if constexpr (P == 1) return a[r];
           else return load_pair(a + 2 * r);
         });
-      tile_store<S, R, 4>(acc, at, 4 * N);
+      tile_store<S, R, V>(acc, at, V * N);
     });
+  }
+  template <class... Rest>
+  void weights(int vectors, Rest... rest) const {
+    if (vectors == 4) weights<4>(rest...);
+    else if (vectors == 2) weights<2>(rest...);
+    else weights<1>(rest...);
   }
 
   void bias(int64_t block, int64_t rows, A* sums) const {
@@ -148,7 +177,7 @@ struct Gradients {
               tile_load<S, R, W>(acc, at, width);
               const S* weights = w.panel(vector) + block0 * 4 * N * W * N;
               for (int64_t block = 0; block < blocks; ++block) {
-                tile_multiply<S, R, W>(acc, a, weights, W * N, 4 * N);
+                multiply_gates<S, R, W>(acc, a, weights, W * N, z.units(block0 + block));
                 weights += 4 * N * W * N;
                 for (int r = 0; r < R; ++r) a[r] += stride;
               }

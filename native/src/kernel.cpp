@@ -133,7 +133,7 @@ int forward(const tg_lstm& p) {
   std::atomic<bool> failed{false};
 
   auto body = [&](int thread, int team) {
-    int64_t side = z.D == 2 && team % 2 == 0 ? 2 : 1;  // directions that run at the same time
+    int64_t side = side_by_side(z, team) ? 2 : 1;  // directions that run at the same time
     int64_t each = team / side;
     Split split = split_threads(z, z.B, each, false);
     int64_t group = thread % each / split.team, member = thread % each % split.team;

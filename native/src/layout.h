@@ -33,6 +33,11 @@ struct Sizes {
     int64_t gates = round_up(H, N) * 4;
     return norm ? 2 * gates + 2 * N : gates;
   }
+  // How many vectors hold the four gates of a block's packed weights: those of few units share them.
+  int gate_vectors(int64_t block) const {
+    const int count = units(block);
+    return 4 * count <= N ? 1 : 2 * count <= N ? 2 : 4;
+  }
   int units(int64_t block) const { return (int)(H - block * N < N ? H - block * N : N); }
   int outputs(int64_t vector) const { return (int)(P - vector * N < N ? P - vector * N : N); }
   int64_t recurrent() const { return P * G + (projects ? P * PU : 0); }  // weights that a step reads beside the input's

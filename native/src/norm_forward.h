@@ -111,8 +111,12 @@ struct NormForward : Forward<S> {
       Tile<S, R, 4> acc;
       const S* a[R];
       for (int r = 0; r < R; ++r) a[r] = from[row + r];
-      tile_clear<S, R, 4>(acc);
-      tile_multiply<S, R, 4>(acc, a, weights, 4 * N, K);
+      if (z.gate_vectors(block) < 4) {
+        shared_multiply<S, R>(acc, a, weights, K, z.gate_vectors(block));
+      } else {
+        tile_clear<S, R, 4>(acc);
+        tile_multiply<S, R, 4>(acc, a, weights, 4 * N, K);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

@@ -50,9 +50,9 @@ struct Word<bf16> {
   using V = vu;
 };
 
-// Up to N rows of K weights: to[k][stride], of which N are written (pairs of k in bfloat16).
+// Up to `lanes` rows of K weights: to[k][stride], of which `lanes` are written (pairs of k in bfloat16).
 template <class S>
-inline void pack_rows(const S* from, int64_t K, int rows, S* to, int64_t stride) {
+inline void pack_rows(const S* from, int64_t K, int rows, S* to, int64_t stride, int64_t lanes = Types<S>::N) {
   using V = typename Word<S>::V;
   constexpr int N = Types<S>::N, P = Types<S>::PAIR;
   int64_t k = 0;
@@ -60,13 +60,15 @@ inline void pack_rows(const S* from, int64_t K, int rows, S* to, int64_t stride)
   for (; k + N * P <= K; k += N * P) {
     for (int n = 0; n < N; ++n) v[n] = n < rows ? load_bits<V>(from + n * K + k) : V{};
     transpose<N>(v);
-    for (int n = 0; n < N; ++n) std::memcpy(to + (k + n * P) * stride, &v[n], sizeof(V));
+    for (int n = 0; n < N; ++n)
+      if (lanes == N) std::memcpy(to + (k + n * P) * stride, &v[n], sizeof(V));
+      else std::memcpy(to + (k + n * P) * stride, &v[n], (size_t)(lanes * P) * sizeof(S));
   }
   for (; k < K; k += P) {
-    S lanes[N * P] = {};
+    S words[N * P] = {};
     for (int n = 0; n < rows; ++n)
-      for (int j = 0; j < P && k + j < K; ++j) lanes[n * P + j] = from[n * K + k + j];
-    std::memcpy(to + k * stride, lanes, sizeof lanes);
+      for (int j = 0; j < P && k + j < K; ++j) words[n * P + j] = from[n * K + k + j];
+    std::memcpy(to + k * stride, words, (size_t)(lanes * P) * sizeof(S));
   }
 }
 
@@ -109,12 +111,14 @@ inline void pack_block(const tg_lstm& p, const Sizes<S>& z, int d, int64_t block
     }
     if (now == digest) return;
   }
+  const int64_t stride = z.gate_vectors(block) * N, lanes = stride / 4;
   for (int g = 0; g < 4; ++g) {
-    int64_t row = g * z.H + block * N;
-    pack_rows(static_cast<const S*>(p.w_ih[d]) + row * z.I, z.I, units,
-              const_cast<S*>(w.ih) + block * z.PI * 4 * N + g * N * Types<S>::PAIR, 4 * N);
-    pack_rows(static_cast<const S*>(p.w_hh[d]) + row * z.P, z.P, units,
-              const_cast<S*>(w.hh) + block * z.PP * 4 * N + g * N * Types<S>::PAIR, 4 * N);
+    const int64_t row = g * z.H + block * N, at = block * 4 * N, gate = g * lanes * Types<S>::PAIR;
+    auto pack = [&](const void* from, int64_t K, const S* to, int64_t padded) {
+      pack_rows(static_cast<const S*>(from) + row * K, K, units, const_cast<S*>(to) + padded * at + gate, stride, lanes);
+    };
+    pack(p.w_ih[d], z.I, w.ih, z.PI);
+    pack(p.w_hh[d], z.P, w.hh, z.PP);
   }
   if (digest) now.save(digest);
 }
@@ -202,17 +206,19 @@ TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool revers
   }
 }
 
-// A weight gradient of one block from [k][4][N] sums to the (4H, K) layout of the weights.
+// A weight gradient of one block from [k][4][N] sums, or those of gates that share vectors, to the (4H, K) layout of the
+// weights.
 template <class S>
 inline void unpack_block(const typename Types<S>::A* from, const Sizes<S>& z, int64_t K, int64_t block, S* to) {
   using V = typename Types<S>::V;
   constexpr int N = Types<S>::N;
-  int units = z.units(block);
+  const int units = z.units(block);
+  const int64_t stride = z.gate_vectors(block) * N, lanes = stride / 4;
   for (int64_t g = 0; g < 4; ++g)
     for (int64_t k = 0; k < K; k += N) {
       int count = (int)(K - k < N ? K - k : N);
       V v[N];
-      for (int n = 0; n < N; ++n) v[n] = n < count ? load(from + ((k + n) * 4 + g) * N) : V{};
+      for (int n = 0; n < N; ++n) v[n] = n < count ? load_first(from + (k + n) * stride + g * lanes, (int)lanes) : V{};
       transpose<N>(v);
       for (int n = 0; n < units; ++n) store_first(to + (g * z.H + block * N + n) * K + k, v[n], count);
     }

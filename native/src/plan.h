@@ -9,6 +9,7 @@ namespace tg {
 namespace TG_ISA {
 
 constexpr int64_t L2_BYTES = 768 * 1024;  // what weights may fill of it
+constexpr int64_t LAST_BYTES = 8 << 20;   // of one direction's weights, where both may be too many for the last cache
 
 struct Split {
   int64_t groups;  // of rows, each with its own pace
@@ -46,6 +47,15 @@ inline Split split_threads(const Sizes<S>& z, int64_t rows, int64_t threads, boo
   int64_t team = threads / groups;
   if (team > z.blocks) return {groups, z.blocks};
   return {groups, team};
+}
+
+// Do both directions run at the same time, each on half of the threads? Not where a row or two read weights from beyond the
+// L2 caches, of which one direction at a time needs half, or where the last cache holds one direction's only.
+template <class S>
+inline bool side_by_side(const Sizes<S>& z, int64_t threads) {
+  if (z.D == 1 || threads % 2) return false;
+  const int64_t weights = z.recurrent() * (int64_t)sizeof(S);
+  return z.norm || !(weights > LAST_BYTES || (z.B <= 2 && weights / (threads / 2) > L2_BYTES));
 }
 
 // Threads worth waking for this call: a very small one is over before they come, and for a small one it is tried. A single

@@ -182,22 +182,51 @@ TG_INLINE void from_accumulator(bf16& to, float x) {
   to.bits = (uint16_t)(x != x ? (bits >> 16) | 0x40 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-// The first n of a vector's lanes; the others read as zero and are not written.
+// The first n of a vector's lanes, not all; the others read as zero and are not written.
 template <class S>
-TG_INLINE typename Types<S>::V load_first(const S* p, int n) {
-  constexpr int N = Types<S>::N;
-  if (n >= N) return load(p);
-  S lanes[N] = {};
+TG_INLINE typename Types<S>::V load_part(const S* p, int n) {
+  S lanes[Types<S>::N] = {};
   for (int k = 0; k < n; ++k) lanes[k] = p[k];
   return load(lanes);
 }
 template <class S>
-TG_INLINE void store_first(S* p, typename Types<S>::V v, int n) {
-  constexpr int N = Types<S>::N;
-  if (n >= N) return store(p, v);
-  S lanes[N];
+TG_INLINE void store_part(S* p, typename Types<S>::V v, int n) {
+  S lanes[Types<S>::N];
   store(lanes, v);
   for (int k = 0; k < n; ++k) p[k] = lanes[k];
+}
+#if defined(__AVX512F__)
+TG_INLINE vf load_part(const float* p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+TG_INLINE vd load_part(const double* p, int n) { return (vd)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+TG_INLINE vf load_part(const bf16* p, int n) {
+  vh half = (vh)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
+  return widen(__builtin_convertvector(half, vu) << 16);
+}
+TG_INLINE void store_part(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+TG_INLINE void store_part(double* p, vd v, int n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v); }
+TG_INLINE void store_part(bf16* p, vf v, int n) {
+  _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)round_bf16(v));
+}
+#elif defined(__AVX2__)  // stores under a mask are slow on some processors
+TG_INLINE vf load_part(const float* p, int n) {
+  const vi mask = vi{0, 1, 2, 3, 4, 5, 6, 7} < n;
+  return (vf)_mm256_maskload_ps(p, (__m256i)mask);
+}
+TG_INLINE vd load_part(const double* p, int n) {
+  const vl mask = vl{0, 1, 2, 3} < (int64_t)n;
+  return (vd)_mm256_maskload_pd(p, (__m256i)mask);
+}
+#endif
+
+// The same of n lanes or more than there are.
+template <class S>
+TG_INLINE typename Types<S>::V load_first(const S* p, int n) {
+  return n >= Types<S>::N ? load(p) : load_part(p, n);
+}
+template <class S>
+TG_INLINE void store_first(S* p, typename Types<S>::V v, int n) {
+  if (n >= Types<S>::N) store(p, v);
+  else store_part(p, v, n);
 }
 
 // Products of the lower halves of 64-bit lanes.

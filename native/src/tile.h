@@ -3,6 +3,8 @@
 // depend on how rows and units are cut.
 #pragma once
 
+#include <utility>
+
 #include "simd.h"
 
 namespace tg {
@@ -137,6 +139,48 @@ TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S
       Product<S, R, V>::add(acc, w, [&](int r) { return load_pair(a[r] + k); });
     if (k < K) Product<S, R, V>::add(acc, w, [&](int r) { return (uint32_t)a[r][k].bits; });
   }
+}
+
+// acc += a w over the gate gradients of one block, whose lanes beyond its units are zeros.
+template <class S, int R, int V>
+TG_INLINE void multiply_gates(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int units) {
+  constexpr int64_t N = Types<S>::N;
+  const int64_t runs = units < N ? 4 : 1, K = units < N ? units : 4 * N;
+  const S* at[R];
+  for (int r = 0; r < R; ++r) at[r] = a[r];
+  for (int64_t n = 0; n < runs; ++n) {
+    tile_multiply<S, R, V>(acc, at, w, stride, K);
+    w += stride * N;
+    for (int r = 0; r < R; ++r) at[r] += N;
+  }
+}
+
+// One gate's lanes of V vectors that four gates share, then zeros.
+template <int Gate, class V, int Vectors, size_t... K>
+TG_INLINE V own_lanes(const V (&shared)[Vectors], std::index_sequence<K...>) {
+  constexpr size_t N = sizeof...(K), lanes = Vectors * N / 4, from = Gate * lanes % N;
+  return __builtin_shufflevector(shared[Gate * Vectors / 4], V{}, (K < lanes ? from + K : N)...);
+}
+
+// acc = a w as `tile_multiply` adds it, for gates that share V vectors.
+template <class S, int R, int V>
+TG_INLINE void shared_multiply(Tile<S, R, 4>& acc, const S* const (&a)[R], const S* w, int64_t K) {
+  using Lanes = std::make_index_sequence<Types<S>::N>;
+  Tile<S, R, V> sums;
+  tile_clear<S, R, V>(sums);
+  tile_multiply<S, R, V>(sums, a, w, V * Types<S>::N, K);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    acc[r][0] = own_lanes<0>(sums[r], Lanes{});
+    acc[r][1] = own_lanes<1>(sums[r], Lanes{});
+    acc[r][2] = own_lanes<2>(sums[r], Lanes{});
+    acc[r][3] = own_lanes<3>(sums[r], Lanes{});
+  }
+}
+template <class S, int R>
+TG_INLINE void shared_multiply(Tile<S, R, 4>& acc, const S* const (&a)[R], const S* w, int64_t K, int vectors) {
+  if (vectors == 1) shared_multiply<S, R, 1>(acc, a, w, K);
+  else shared_multiply<S, R, 2>(acc, a, w, K);
 }
 
 // Calls f(first, R) with R as a compile-time constant for tiles that cover `count` rows, none
