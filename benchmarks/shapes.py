@@ -132,7 +132,7 @@ def main() -> None:
     print("\n".join(groups(rows)))
     if arguments.docs:
         command = "python -m benchmarks.shapes"
-        for name in ("count", "seed"):
+        for name in ("count", "seed", "seconds", "threads"):
             if getattr(arguments, name) != parser.get_default(name):
                 command += f" --{name} {getattr(arguments, name)}"
         arguments.docs.write_text(document(facts, rows, command))

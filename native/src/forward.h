@@ -259,21 +259,34 @@ struct Forward {
 
   // The input's part of the gates for `count` rows at once, blocks [first, last).
   void project(const S* const* x, int64_t count, int64_t first, int64_t last, A* to) {
-    for (int64_t block = first; block < last; ++block)
+    for (int64_t block = first; block < last; ++block) {
+      if (z.gate_vectors(block) < 4) {
+        project_shared(x, count, block, to);
+        continue;
+      }
       for_tiles(count, [&](int64_t row, auto size) {
         constexpr int R = decltype(size)::value;
+        Tile<S, R, 4> acc;
         const S* a[R];
         for (int r = 0; r < R; ++r) a[r] = x[row + r];
-        A* at = to + row * z.G + block * 4 * N;
-        if (z.gate_vectors(block) < 4) return shared_input<R>(a, block, at, z.G);
-        Tile<S, R, 4> acc;
         tile_load<S, R, 4>(acc, w.bias + block * 4 * N, 0);
         tile_multiply<S, R, 4>(acc, a, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-        tile_store<S, R, 4>(acc, at, z.G);
+        tile_store<S, R, 4>(acc, to + row * z.G + block * 4 * N, z.G);
       });
+    }
   }
 
-  // The same of one tile of a block whose gates share vectors.
+  // The same of a block whose gates share vectors. Not inlined: the other tiles need all registers.
+  __attribute__((noinline)) void project_shared(const S* const* x, int64_t count, int64_t block, A* to) const {
+    for_tiles(count, [&](int64_t row, auto size) {
+      constexpr int R = decltype(size)::value;
+      const S* a[R];
+      for (int r = 0; r < R; ++r) a[r] = x[row + r];
+      shared_input<R>(a, block, to + row * z.G + block * 4 * N, z.G);
+    });
+  }
+
+  // One tile of it.
   template <int R>
   void shared_input(const S* const (&x)[R], int64_t block, A* to, int64_t stride) const {
     Tile<S, R, 4> acc;

@@ -159,7 +159,8 @@ int forward(const tg_lstm& p) {
       int64_t d = side == 2 ? thread / each : n;
       const void* packed_d = static_cast<const char*>(weights) + d * PackedWeights<S>::bytes(z);
       auto run = [&](auto f) {
-        forward_group(f, m, order, rows, member, chunk, teams + thread / split.team, split.team, shown + d * z.B * z.PU);
+        Barrier* const barrier = teams + thread / each * split.groups + group;
+        forward_group(f, m, order, rows, member, chunk, barrier, split.team, shown + d * z.B * z.PU);
       };
       if (z.norm) run(NormForward<S>(p, packed_d, (int)d, norm));
       else run(Forward<S>(p, packed_d, (int)d));

@@ -45,7 +45,8 @@ struct Sizes {
 };
 
 // The weights of one direction as the forward tiles read them:
-// w_ih [block][k < I][i f g o][N], w_hh the same with k < P, w_hr as panels (pack.h), all others in A.
+// w_ih [block][k < I][i f g o][N], w_hh the same with k < P, fewer lanes a gate in a last block of few units (gate_vectors);
+// w_hr as panels (pack.h), all others in A.
 template <class S>
 struct PackedWeights {
   using A = typename Types<S>::A;

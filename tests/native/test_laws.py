@@ -183,6 +183,19 @@ def test_results_do_not_depend_on_the_number_of_threads(isa, all_threads, case, 
                 assert torch.equal(got, expected[name]), (name, count)
 
 
+@pytest.mark.parametrize("units", [17, 20, 40])
+@pytest.mark.parametrize("count", [6, 8, 10])
+@pytest.mark.parametrize("projects", [False, True], ids=["plain", "projection"])
+def test_more_threads_than_both_directions_have_blocks_for(isa, all_threads, units, count, projects):
+    """Some have nothing to do, and the others find their own team to wait for."""
+    layer = Layer(20, 2, 4, units, directions=2, projects=projects)
+    torch.set_num_threads(1)
+    expected = layer.run()
+    torch.set_num_threads(count)
+    for name, got in layer.run().items():
+        assert torch.equal(got, expected[name]), name
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 @KINDS
