@@ -167,11 +167,14 @@ CASES += [(40, 37, 11, 24, torch.float32), (35, 70, 5, 21, torch.bfloat16), (33,
 CASES += [(*sizes, dtype) for sizes, dtype in zip(sampled(2, 40, 3), (torch.bfloat16, torch.float32), strict=True)]
 
 
+THREADED = [(option, masked) for option in ("plain", "norm") for masked in (False, True)] + [("projection", True)]
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("masked", [False, True])
-@KINDS
-def test_results_do_not_depend_on_the_number_of_threads(isa, all_threads, case, masked, kind):
+@pytest.mark.parametrize(("option", "masked"), THREADED, ids=str)
+def test_results_do_not_depend_on_the_number_of_threads(isa, all_threads, case, option, masked):
     *sizes, dtype = case
+    kind = OPTIONS[option]
     masks = some(*sizes[:2]) if masked else (None, None)
     for directions in (1, 2):
         layer = Layer(*sizes, directions=directions, dtype=dtype, peephole=True, **kind)
