@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/tidegate demo $(ARGS)
 
-test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) # processes that share the processors must not spin while they wait
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,10 @@
 """tidegate's LSTM layer beside its peers: the front of ``tidegate.benchmark`` for developers.
 
 python -m benchmarks.layer [--quick] [--loops] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
+
+On processors without AVX-512, or as if on one:
+
+export TIDEGATE_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from tidegate.benchmark.peers import PEERS, QUICK, SHAPES
 
 __all__ = ["alternate", "machine"]
 
+# What limits the instructions of tidegate, oneDNN, MKL and torch.
+LIMITS = ["TIDEGATE_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY"]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,7 +41,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 8.0)
     measured = ["--quick"] * arguments.quick + ["--loops"] * arguments.loops  # where it is written does not matter
-    found["command"] = shlex.join(["python", "-m", "benchmarks.layer", "--peer", arguments.peer, *measured])
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
+    found["command"] = shlex.join([*limits, "python", "-m", "benchmarks.layer", "--peer", arguments.peer, *measured])
     if arguments.loops:
         found["loops"] = loops.run()
     if arguments.json:

@@ -22,6 +22,9 @@ TG_DECLARE(avx512)
 #ifdef TG_HAVE_AVX2
 TG_DECLARE(avx2)
 #endif
+#ifdef TG_HAVE_NEON
+TG_DECLARE(neon)
+#endif
 TG_DECLARE(portable)
 
 namespace {
@@ -48,6 +51,9 @@ const Isa ISAS[] = {
 #endif
 #ifdef TG_HAVE_AVX2
     {"avx2", &avx2::KERNELS, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") != 0; }},
+#endif
+#ifdef TG_HAVE_NEON
+    {"neon", &neon::KERNELS, [] { return true; }},
 #endif
     {"portable", &portable::KERNELS, [] { return true; }},
 };

@@ -59,7 +59,7 @@ struct Digest {
   }
   template <size_t... K>
   static TG_INLINE vq neighbours(vq words, std::index_sequence<K...>) {
-    return __builtin_shufflevector(words, words, (K ^ 1)...);
+    return shuffle<(K ^ 1)...>(words, words);
   }
 };
 

@@ -15,7 +15,7 @@ constexpr int64_t NORM_PANEL_BYTES = 128 * 1024;  // of products that wait for t
 // The sum of a vector's lanes, in log2 N rounds of halves.
 template <size_t Half, class V, size_t... K>
 TG_INLINE V add_half(V v, std::index_sequence<K...>) {
-  return v + __builtin_shufflevector(v, v, ((K + Half) % sizeof...(K))...);
+  return v + shuffle<((K + Half) % sizeof...(K))...>(v, v);
 }
 template <class V, size_t Half = sizeof(V) / sizeof(V{}[0]) / 2>
 TG_INLINE auto sum_lanes(V v) {

@@ -14,7 +14,7 @@ namespace TG_ISA {
 template <bool Upper, class V, size_t... K>
 TG_INLINE V interleave(V a, V b, std::index_sequence<K...>) {
   constexpr size_t n = sizeof...(K), from = Upper ? n / 2 : 0;
-  return __builtin_shufflevector(a, b, (K % 2 ? n + from + K / 2 : from + K / 2)...);
+  return shuffle<(K % 2 ? n + from + K / 2 : from + K / 2)...>(a, b);
 }
 
 // Transposes N vectors of N lanes in log2 N rounds of perfect shuffles.
@@ -164,7 +164,7 @@ struct Panels {
       return unit < z.H ? from + (gate * z.H + unit) * columns : nullptr;
     });
   }
-  // One panel of (columns, K) weights of which K are there.
+  // One panel of (columns, there) weights; what K has beyond those, to be even, is zeros.
   void pack_transposed(const S* from, int64_t there, int64_t panel) const {
     for (int64_t v = 0; v < width(panel); ++v) {
       const int64_t column = (panel * 4 + v) * N;
@@ -190,20 +190,6 @@ inline void pack_projection(const tg_lstm& p, const Sizes<S>& z, int d, int64_t 
   if (digest && now == digest) return;
   projection(z, PackedWeights<S>(z, packed)).pack_transposed(hr, z.H, panel);
   if (digest) now.save(digest);
-}
-
-// Calls f(row, vector, rows, vectors) for tiles that cover `count` rows and vectors [first, last) of panels, the last two
-// as compile-time constants; `reverse` begins with the last panel.
-template <class F>
-TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool reverse, F f) {
-  const int64_t low = first / 4, high = (last + 3) / 4;
-  for (int64_t n = low; n < high; ++n) {
-    const int64_t panel = reverse ? low + high - 1 - n : n;
-    const int64_t vector = panel * 4 < first ? first : panel * 4, end = panel * 4 + 4 < last ? panel * 4 + 4 : last;
-    with_vectors((int)(end - vector), [&](auto width) {
-      for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, width); });
-    });
-  }
 }
 
 // A weight gradient of one block from [k][4][N] sums, or those of gates that share vectors, to the (4H, K) layout of the

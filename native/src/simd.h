@@ -10,6 +10,8 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(TG_NEON)
+#include <arm_neon.h>
 #endif
 
 #define TG_INLINE inline __attribute__((always_inline))
@@ -23,6 +25,9 @@ constexpr int MAX_ROWS = 6;  // 6 rows x 4 vectors of accumulators, of 32 regist
 #elif defined(__AVX2__)
 constexpr int VECTOR_BYTES = 32;
 constexpr int MAX_ROWS = 3;  // 3 rows x 4 vectors, of 16 registers
+#elif defined(TG_NEON)
+constexpr int VECTOR_BYTES = 16;
+constexpr int MAX_ROWS = 5;  // with 4 vectors of weights and 5 operands, of 32 registers
 #else
 constexpr int VECTOR_BYTES = 16;
 constexpr int MAX_ROWS = 3;
@@ -62,6 +67,16 @@ struct Types<bf16> {
   static constexpr int N = VECTOR_BYTES / 4, PAIR = 2;
 };
 
+// Lanes K of a and b, which are counted through. GCC before 12 has another name for it.
+template <size_t... K, class V>
+TG_INLINE V shuffle(V a, V b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, K...);
+#else
+  return __builtin_shuffle(a, b, decltype(a < b){K...});
+#endif
+}
+
 // All lanes x: less nothing, as compilers keep the addition of zero, which turns -0 into 0, in the innermost loop.
 TG_INLINE vf splat(float x) { return x - vf{}; }
 TG_INLINE vd splat(double x) { return x - vd{}; }
@@ -72,6 +87,9 @@ TG_INLINE vd fma(vd a, vd b, vd c) { return (vd)_mm512_fmadd_pd((__m512d)a, (__m
 #elif defined(__AVX2__)
 TG_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 TG_INLINE vd fma(vd a, vd b, vd c) { return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+#elif defined(TG_NEON)
+TG_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+TG_INLINE vd fma(vd a, vd b, vd c) { return (vd)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
 #elif defined(__FP_FAST_FMAF) && defined(__FP_FAST_FMA)
 TG_INLINE vf fma(vf a, vf b, vf c) {
   for (int n = 0; n < VECTOR_BYTES / 4; ++n) c[n] = __builtin_fmaf(a[n], b[n], c[n]);
@@ -100,6 +118,13 @@ TG_INLINE vf clamp(vf x, float lo, float hi) {
 }
 TG_INLINE vd clamp(vd x, double lo, double hi) {
   return (vd)_mm256_min_pd(_mm256_set1_pd(hi), _mm256_max_pd(_mm256_set1_pd(lo), (__m256d)x));
+}
+#elif defined(TG_NEON)
+TG_INLINE vf clamp(vf x, float lo, float hi) {
+  return (vf)vminq_f32(vmaxq_f32((float32x4_t)x, vdupq_n_f32(lo)), vdupq_n_f32(hi));
+}
+TG_INLINE vd clamp(vd x, double lo, double hi) {
+  return (vd)vminq_f64(vmaxq_f64((float64x2_t)x, vdupq_n_f64(lo)), vdupq_n_f64(hi));
 }
 #else
 TG_INLINE vf clamp(vf x, float lo, float hi) {
@@ -236,6 +261,8 @@ TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm512_mul_epu32((__m512i)a, 
 TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 #elif defined(__SSE2__)
 TG_INLINE vq multiply_low(vq a, vq b) { return (vq)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#elif defined(TG_NEON)
+TG_INLINE vq multiply_low(vq a, vq b) { return (vq)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b)); }
 #else
 TG_INLINE vq multiply_low(vq a, vq b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
 #endif

@@ -158,8 +158,8 @@ TG_INLINE void multiply_gates(Tile<S, R, V>& acc, const S* const (&a)[R], const 
 // One gate's lanes of V vectors that four gates share, then zeros.
 template <int Gate, class V, int Vectors, size_t... K>
 TG_INLINE V own_lanes(const V (&shared)[Vectors], std::index_sequence<K...>) {
-  constexpr size_t N = sizeof...(K), lanes = Vectors * N / 4, from = Gate * lanes % N;
-  return __builtin_shufflevector(shared[Gate * Vectors / 4], V{}, (K < lanes ? from + K : N)...);
+  constexpr size_t N = sizeof...(K), count = Vectors * N / 4, from = Gate * count % N;
+  return shuffle<(K < count ? from + K : N)...>(shared[Gate * Vectors / 4], V{});
 }
 
 // acc = a w as `tile_multiply` adds it, for gates that share V vectors.
@@ -195,9 +195,11 @@ TG_INLINE void with_rows(int rows, F f) {
     case 1: return f(Rows<1>{});
     case 2: return f(Rows<2>{});
     case 3: return f(Rows<3>{});
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(TG_NEON)
     case 4: return f(Rows<4>{});
     case 5: return f(Rows<5>{});
+#endif
+#if defined(__AVX512F__)
     case 6: return f(Rows<6>{});
 #endif
   }
@@ -220,6 +222,20 @@ TG_INLINE void with_vectors(int vectors, F f) {
     case 2: return f(Rows<2>{});
     case 3: return f(Rows<3>{});
     case 4: return f(Rows<4>{});
+  }
+}
+
+// Calls f(row, vector, rows, vectors) for tiles that cover `count` rows and vectors [first, last) of panels, the last two
+// as compile-time constants; `reverse` begins with the last panel.
+template <class F>
+TG_INLINE void each_tile(int64_t count, int64_t first, int64_t last, bool reverse, F f) {
+  const int64_t low = first / 4, high = (last + 3) / 4;
+  for (int64_t n = low; n < high; ++n) {
+    const int64_t panel = reverse ? low + high - 1 - n : n;
+    const int64_t vector = panel * 4 < first ? first : panel * 4, end = panel * 4 + 4 < last ? panel * 4 + 4 : last;
+    with_vectors((int)(end - vector), [&](auto width) {
+      for_tiles(count, [&](int64_t row, auto size) { f(row, vector, size, width); });
+    });
   }
 }
 

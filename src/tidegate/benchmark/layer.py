@@ -42,7 +42,11 @@ def machine(seconds: float = 1.0) -> dict[str, Any]:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((row.split(":")[1].strip() for row in info.read_text().splitlines() if "model name" in row), name)
+        pairs = (row.partition(":") for row in reversed(info.read_text().splitlines()))
+        found = {key.strip(): value.strip() for key, _, value in pairs}  # of the first processor
+        name = found.get("model name", name)
+        if {"cpu family", "model"} <= found.keys():  # generations share names
+            name += f" (family {found['cpu family']}, model {found['model']})"
     return {
         "processor": name,
         "threads": torch.get_num_threads(),

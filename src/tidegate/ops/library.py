@@ -159,7 +159,10 @@ def _load() -> tuple[Library | None, str]:
                 return Library(path), ""
             except (OSError, AttributeError) as error:  # damaged, or of another version
                 return None, f"the native kernels did not load ({error})"
-    return None, "the native kernels were not built, as no C++ compiler was found when tidegate was installed"
+    return None, (
+        "the native kernels were not built, as no C++ compiler was found when tidegate was installed, or an old one "
+        "(GCC 11 or Clang 14 is needed, or newer)"
+    )
 
 
 def library() -> Library | None:
