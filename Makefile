@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/tidegate demo $(ARGS)
 
-test: $(READY) # processes that share the processors must not spin while they wait
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+# Several processes share the processors (one with ARGS="-n 0") and must not spin while they wait.
+test: $(READY)
+	OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 python -m benchmarks.layer [--quick] [--loops] [--peer torch,onnxruntime,openvino] [--json PATH] [--docs PATH]
 
-On processors without AVX-512, or as if on one:
+As on a processor without AVX-512 (with --peer torch, as others have no such switch):
 
 export TIDEGATE_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2
 """
@@ -41,8 +41,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     found = run(QUICK if arguments.quick else SHAPES, peers, 1.0 if arguments.quick else 8.0)
     measured = ["--quick"] * arguments.quick + ["--loops"] * arguments.loops  # where it is written does not matter
-    limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
-    found["command"] = shlex.join([*limits, "python", "-m", "benchmarks.layer", "--peer", arguments.peer, *measured])
+    limits = "".join(f"{name}={shlex.quote(os.environ[name])} " for name in LIMITS if name in os.environ)
+    found["command"] = limits + shlex.join(["python", "-m", "benchmarks.layer", "--peer", arguments.peer, *measured])
     if arguments.loops:
         found["loops"] = loops.run()
     if arguments.json:

@@ -27,7 +27,7 @@ constexpr int VECTOR_BYTES = 32;
 constexpr int MAX_ROWS = 3;  // 3 rows x 4 vectors, of 16 registers
 #elif defined(TG_NEON)
 constexpr int VECTOR_BYTES = 16;
-constexpr int MAX_ROWS = 5;  // with 4 vectors of weights and 5 operands, of 32 registers
+constexpr int MAX_ROWS = 5;  // 20 sums, 4 vectors of weights and 5 operands, of 32 registers
 #else
 constexpr int VECTOR_BYTES = 16;
 constexpr int MAX_ROWS = 3;
@@ -67,7 +67,7 @@ struct Types<bf16> {
   static constexpr int N = VECTOR_BYTES / 4, PAIR = 2;
 };
 
-// Lanes K of a and b, which are counted through. GCC before 12 has another name for it.
+// Lanes K of a followed by b. GCC before 12 has another name for it.
 template <size_t... K, class V>
 TG_INLINE V shuffle(V a, V b) {
 #if defined(__clang__) || __GNUC__ >= 12

@@ -220,8 +220,8 @@ def document(found: dict[str, Any]) -> str:
             own, theirs = (statistics.geometric_mean(s) for s in share.values())
             lines += [
                 f"With 16 rows or more the FMA units are the bound: of their peak tidegate reaches {own:.0%} and torch "
-                f"{theirs:.0%} (geometric means), so that no ratio to torch could exceed {1 / theirs:.2f} there. "
-                "A single row is bound by how fast the caches give the weights (`native/README.md`).",
+                f"{theirs:.0%} (geometric means), so that the mean ratio to torch could not exceed {1 / theirs:.2f} "
+                "there. A single row is bound by how fast the caches give the weights (`native/README.md`).",
                 "",
             ]
     return "\n".join(lines)
