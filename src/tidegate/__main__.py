@@ -9,6 +9,10 @@ def main() -> None:
         from tidegate.cli import main as run
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tidegate"):
+            raise
+        sys.exit(f"tidegate's commands need {error.name}, which comes with them: pip install 'tidegate[app]'")
     run()
 
 

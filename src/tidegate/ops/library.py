@@ -160,8 +160,8 @@ def _load() -> tuple[Library | None, str]:
             except (OSError, AttributeError) as error:  # damaged, or of another version
                 return None, f"the native kernels did not load ({error})"
     return None, (
-        "the native kernels were not built, as no C++ compiler was found when tidegate was installed, or an old one "
-        "(GCC 11 or Clang 14 is needed, or newer)"
+        "the native kernels were not built, as no C++ compiler was found when tidegate was installed, or an old one; "
+        "with GCC 11 or Clang 14, or newer, install it again"
     )
 
 

@@ -1,0 +1,11 @@
+"""The command where only the layer is installed."""
+
+import subprocess
+import sys
+
+
+def test_it_names_what_to_install():
+    code = "import sys; sys.modules['cyclopts'] = None; from tidegate.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == "tidegate's commands need cyclopts, which comes with them: pip install 'tidegate[app]'\n"
