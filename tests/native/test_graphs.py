@@ -167,8 +167,9 @@ def test_a_traced_layer_follows_its_input():
 def test_the_slow_path_is_named_once():
     layer, x = tg.LSTM(I, H, dtype=torch.float16), torch.randn(T, B, I).half()
     ops._warned.clear()
-    with pytest.warns(ops.SlowPathWarning, match="float16"):
+    with pytest.warns(ops.SlowPathWarning, match="float16") as found:
         layer(x)
+    assert found[0].filename == __file__  # the user's line
     layer(x)  # warnings are errors here: a second one would fail
     assert "float16" in str(layer.backend(x))
 

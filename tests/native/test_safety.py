@@ -117,6 +117,8 @@ def test_without_the_library_the_reference_runs_and_says_so(tmp_path):
     (copy / "ops").mkdir()
     for entry in (source / "ops").glob("*.py"):
         (copy / "ops" / entry.name).write_text(entry.read_text())
+    reason = copy / "ops" / "no_kernels.txt"
+    reason.write_text("no C++ compiler was found")  # as native/CMakeLists.txt leaves it
     code = f"""
 import sys, warnings
 sys.path.insert(0, {str(tmp_path)!r})
@@ -136,6 +138,8 @@ print(layer.backend(torch.randn(4, 1, 2)).name)
     assert "no C++ compiler was found" in done.stdout
     assert done.stdout.rstrip().endswith("reference")
     assert missing() == ""
+    reason.unlink()  # a library that was built and is gone
+    assert "are missing from this installation" in run_python(code).stdout
 
 
 def test_lengths_out_of_range_are_refused():

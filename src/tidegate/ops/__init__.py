@@ -9,6 +9,7 @@ T steps, B batch rows, I inputs, H hidden units, P outputs, D directions.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,7 +192,15 @@ def warn_if_slow(choice: BackendChoice) -> None:
         if reason not in _warned:
             _warned.add(reason)
             text = f"this LSTM runs on the {choice.name} backend, step by step and many times slower: {reason}"
-            warnings.warn(text, SlowPathWarning, stacklevel=2)
+            warnings.warn(text, SlowPathWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """How far above the caller the first line lies that is neither tidegate's nor torch's own."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("tidegate", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def rnn_sequence(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 _NAMES = {"linux": "libtidegate.so", "darwin": "libtidegate.dylib"}
+_REASON = "no_kernels.txt"
 POOLED_BYTES = 1 << 20  # from here on, fresh pages cost more than the pool's bookkeeping
 _NO_MEMORY = 2
 
@@ -159,10 +160,11 @@ def _load() -> tuple[Library | None, str]:
                 return Library(path), ""
             except (OSError, AttributeError) as error:  # damaged, or of another version
                 return None, f"the native kernels did not load ({error})"
-    return None, (
-        "the native kernels were not built, as no C++ compiler was found when tidegate was installed, or an old one; "
-        "with GCC 11 or Clang 14, or newer, install it again"
-    )
+    for path in (place / _REASON for place in places):  # written by native/CMakeLists.txt
+        if path.exists():
+            reason = path.read_text(encoding="utf-8", errors="replace").strip()
+            return None, f"the native kernels were not built when tidegate was installed: {reason}"
+    return None, f"the native kernels ({name}) are missing from this installation of tidegate; install it again"
 
 
 def library() -> Library | None:
