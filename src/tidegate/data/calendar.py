@@ -68,5 +68,5 @@ def _part_of_year(moments: NDArray[np.int64]) -> NDArray[np.float64]:
     """How much of its year has passed at each moment, in [0, 1); leap years included."""
     times = moments.astype("datetime64[us]")
     years = times.astype("datetime64[Y]")
-    start, end = years.astype("datetime64[us]"), (years + 1).astype("datetime64[us]")
+    start, end = years.astype("datetime64[us]"), (years + np.timedelta64(1, "Y")).astype("datetime64[us]")
     return np.asarray((times - start) / (end - start))

@@ -250,7 +250,7 @@ def split_months(moments: Ints) -> tuple[Ints, Ints, Ints]:
 def days_in_month(months: Ints) -> Ints:
     """Days of each month, given as months since 1970."""
     start = months.astype("datetime64[M]")
-    return ((start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")).astype(np.int64)
+    return ((start + np.timedelta64(1, "M")).astype("datetime64[D]") - start.astype("datetime64[D]")).astype(np.int64)
 
 
 def _mode(values: Ints) -> int:
