@@ -72,7 +72,7 @@ class LSTM(Recurrent):
     checkpoint_every : int, optional
         Keep both memories every so many steps for the backward pass and compute everything else
         again: about 1.3 times the time, and memory of the order of sqrt(T) near the root of T
-        (Chen et al. 2016). Results do not change.
+        (Chen et al. 2016). Outputs and states stay the same bits, gradients the same up to rounding.
     init : str, callable or sequence of these
         How weights start; see ``tidegate.init``. Torch's default by default.
 

@@ -60,6 +60,7 @@ def test_kernels_can_be_demanded_or_left_out(tmp_path):
     assert "without native CPU kernels" not in configure(tmp_path / "on", "g++", "-DTIDEGATE_NATIVE=on")
     configure(tmp_path / "off", "g++", "-DTIDEGATE_NATIVE=OFF")
     assert installed(tmp_path / "off") == {"no_kernels.txt": "TIDEGATE_NATIVE=OFF asked for that"}
+    assert "without native CPU kernels" not in configure(tmp_path / "off", "g++")  # it held for that one
     assert "is AUTO, ON or OFF; given MAYBE" in configure(tmp_path / "x", "g++", "-DTIDEGATE_NATIVE=maybe", fails=True)
 
 
