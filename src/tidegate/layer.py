@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from tidegate import direct, ops, streaming
+from tidegate import direct, ops, packed, streaming
 from tidegate.cell import LSTMWeights
 from tidegate.checks import autocast_dtype, check_flag, check_rate, check_state, check_whole
 from tidegate.ops.types import accumulator
@@ -266,16 +266,28 @@ class LSTM(Recurrent):
             found = direct.sequence(self, input, hx, lengths, reset)
             if found is not None:
                 return found
+        given = [self.weights(layer) for layer in range(self.num_layers)]
         run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)
-        return self._through_layers(input, hx, lengths, reset, run)
+        read = partial(self._through_layers, given, run)
+        once = self.training and self.weight_dropout  # one mask a call
+        if lengths is None and reset is None and not once and packed.is_wasteful(input):
+            start = self._states(hx, self._like_padded(input, given[0][0].ih), batched=True)
+            output, state = packed.in_pieces(input, start, read)
+            return output, State(*state)
+        return read(input, hx, lengths, reset)
 
     _own_forward = forward  # a subclass with another takes no short ways
 
     def _through_layers(
-        self, input: Any, hx: Any, lengths: Any, reset: Any, run: Callable[..., ops.SequenceResult]
+        self,
+        given: list[list[LSTMWeights]],
+        run: Callable[..., ops.SequenceResult],
+        input: Any,
+        hx: Any,
+        lengths: Any = None,
+        reset: Any = None,
     ) -> tuple[Any, State]:
-        """Stack ``run``, which reads one layer, over all layers."""
-        given = [self.weights(layer) for layer in range(self.num_layers)]
+        """Stack ``run``, which reads one layer with its weights, over all layers."""
         x, lengths, reset, layout = self._enter(input, lengths, reset, given[0][0].ih)
         h_0, c_0 = self._states(hx, x, layout.batched)
         noise = self._noise(x.device)
@@ -292,7 +304,7 @@ class LSTM(Recurrent):
             h_n.append(result.h_n)
             c_n.append(result.c_n)
             if layer + 1 < self.num_layers:
-                x = self._between(result.output)
+                x = self._between(result.output, layout)
         state = State(h_n[0], c_n[0]) if self.num_layers == 1 else State(torch.cat(h_n), torch.cat(c_n))
         if not layout.batched:
             state = State(state.h.squeeze(1), state.c.squeeze(1))
@@ -325,7 +337,8 @@ class LSTM(Recurrent):
 
         if not torch.compiler.is_compiling():
             self._run_hooks_before(input, hx, lengths, reset)
-        output, state = self._through_layers(input, hx, lengths, reset, run)
+        given = [self.weights(layer) for layer in range(self.num_layers)]
+        output, state = self._through_layers(given, run, input, hx, lengths, reset)
         return Trace(tuple(layers), output, state)
 
     def step(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from tidegate import init as _init
 from tidegate.checks import (
@@ -25,6 +25,7 @@ from tidegate.checks import (
     check_rate,
     check_whole,
 )
+from tidegate.packed import Places, places
 
 MERGES = ("concat", "sum", "mean", "product", None)
 
@@ -33,7 +34,7 @@ class Layout(NamedTuple):
     """How the caller laid out what was brought into (T, B, I)."""
 
     batched: bool
-    packed: PackedSequence | None
+    packed: Places | None
 
 
 def variational_dropout(x: Tensor, rate: float) -> Tensor:
@@ -173,10 +174,9 @@ class Recurrent(nn.Module):
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
-            packed = input
-            x, lengths = pad_packed_sequence(input)  # (T, B, I), rows in the caller's order
+            packed = places(input)
+            x, lengths = packed.pad(input.data), packed.lengths  # (T, B, I)
             check_input(x, self.input_size, weight, batch_first=False)
-            lengths = lengths.to(x.device)
             batched, batch_first = True, False
         else:
             x = check_input(input, self.input_size, weight, self.batch_first)
@@ -194,21 +194,31 @@ class Recurrent(nn.Module):
             reset = reset.unsqueeze(1) if not batched else reset.t() if batch_first else reset
         return x, lengths, reset, Layout(batched, packed)
 
+    def _like_padded(self, input: PackedSequence, weight: Tensor) -> Tensor:
+        """No step of the batch that a packed input would be padded to (0, B, I); checked as that would be."""
+        data = input.data.unsqueeze(1)  # (N, 1, I)
+        check_input(data, self.input_size, weight, batch_first=False)
+        return data[:0].expand(0, int(input.batch_sizes[0]), -1)
+
     def _leave(self, output: Tensor, layout: Layout) -> Tensor | PackedSequence:
         """The top layer's output (T, B, D, P), merged, back in the caller's layout."""
         output = _merge(output, self.merge)
         if layout.packed is not None:
-            return _repack(output, layout.packed)
+            return PackedSequence(layout.packed.unpad(output), *layout.packed.packed[1:])
         if not layout.batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
 
-    def _between(self, output: Tensor) -> Tensor:
+    def _between(self, output: Tensor, layout: Layout) -> Tensor:
         """What the next layer reads: directions joined by concatenation, with dropout."""
         x = output.flatten(2)  # (T, B, D * P)
-        if self.dropout and self.training:
-            x = variational_dropout(x, self.dropout) if self.variational else F.dropout(x, self.dropout)
-        return x
+        if not self.dropout or not self.training:
+            return x
+        if self.variational:
+            return variational_dropout(x, self.dropout)
+        if layout.packed is not None:  # the mask that torch draws
+            return layout.packed.pad(F.dropout(layout.packed.unpad(x), self.dropout))
+        return F.dropout(x, self.dropout)
 
     def step(self, x_t: Tensor, state: Any = None, reset: Tensor | None = None) -> tuple[Tensor, Any]:
         """Read one step: x_t (B, I) or (I,), reset (B,); the output is (B, P), or (P,), with the state after it.
@@ -250,14 +260,3 @@ def _merge(output: Tensor, merge: str | None) -> Tensor:
     if merge == "product":
         return output.prod(2) if output.shape[2] == 1 else output[:, :, 0] * output[:, :, 1]
     return output
-
-
-def _repack(output: Tensor, packed: PackedSequence) -> PackedSequence:
-    """Output (T, B, ...) in the order and layout of a packed input."""
-    lengths = torch.zeros(output.shape[1], dtype=torch.int64)
-    for size in packed.batch_sizes.tolist():
-        lengths[:size] += 1
-    if packed.sorted_indices is not None:
-        output = output.index_select(1, packed.sorted_indices)
-    data = pack_padded_sequence(output, lengths).data
-    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)

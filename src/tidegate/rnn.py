@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from tidegate import ops
+from tidegate import ops, packed
 from tidegate.cell import RNNWeights
 from tidegate.checks import check_choice, check_state
 from tidegate.recurrent import Recurrent
@@ -75,18 +75,29 @@ class RNN(Recurrent):
         reset: Tensor | None = None,
     ) -> tuple[Any, Tensor]:
         """Read whole sequences; as :meth:`LSTM.forward`, with h alone as the state (L*D, B, H)."""
+        if lengths is None and reset is None and packed.is_wasteful(input):
+            start = self._states(hx, self._like_padded(input, self.weight_ih_l0), batched=True)
+
+            def read(piece: PackedSequence, start: packed.Memories) -> tuple[PackedSequence, packed.Memories]:
+                output, state = self._through_layers(piece, *start)
+                return output, (state,)
+
+            output, (state,) = packed.in_pieces(input, (start,), read)
+            return output, state
+        return self._through_layers(input, hx, lengths, reset)
+
+    def _states(self, hx: Any, x: Tensor, batched: bool) -> Tensor:
+        shape = (self.num_layers * self.directions, x.shape[1], self.hidden_size)
+        return x.new_zeros(shape) if hx is None else check_state("h_0", hx, shape, x, batched)
+
+    def _through_layers(self, input: Any, hx: Any, lengths: Any = None, reset: Any = None) -> tuple[Any, Tensor]:
         x, lengths, reset, layout = self._enter(input, lengths, reset)
-        rows = self.num_layers * self.directions
-        if hx is None:
-            hx = x.new_zeros(rows, x.shape[1], self.hidden_size)
-        else:
-            hx = check_state("h_0", hx, (rows, x.shape[1], self.hidden_size), x, layout.batched)
-        h_n = []
+        hx, h_n = self._states(hx, x, layout.batched), []
         for layer in range(self.num_layers):
             h_0 = hx[layer * self.directions : (layer + 1) * self.directions]
             output, final = ops.rnn_sequence(x, h_0, self.weights(layer), lengths, reset, self.nonlinearity)
             h_n.append(final)
             if layer + 1 < self.num_layers:
-                x = self._between(output)
+                x = self._between(output, layout)
         state = torch.cat(h_n)
         return self._leave(output, layout), state if layout.batched else state.squeeze(1)
