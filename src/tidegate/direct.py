@@ -41,7 +41,7 @@ class Route:
     def __init__(self, lstm: LSTM) -> None:
         lib = library()
         assert lib is not None
-        self.run, self.empty, self.threads = lib.forward, lib.empty, lib.threads
+        self.run, self.empty, self.zeros, self.threads = lib.forward, lib.empty, lib.zeros, lib.threads
         self.dtype = lstm.weight_ih_l0.dtype
         self.cell_dtype = accumulator(self.dtype)
         self.code = DTYPES[self.dtype]
@@ -76,8 +76,8 @@ class Route:
             return known
         D, L = lstm.directions, lstm.num_layers
         with torch.inference_mode(False):
-            h = torch.zeros((L * D, rows, lstm.state_size), dtype=self.dtype, device="cpu")
-            c = torch.zeros((L * D, rows, lstm.hidden_size), dtype=self.cell_dtype, device="cpu")
+            h = self.zeros((L * D, rows, lstm.state_size), self.dtype)
+            c = self.zeros((L * D, rows, lstm.hidden_size), self.cell_dtype)
             zeros = h[:D], c[:D]
         recorded = [(call._replace(zeros=zeros), flat) for call, flat in self.recorded]
         self.rows = made = Rows(rows, h, c, recorded)
@@ -101,7 +101,7 @@ class Route:
         return True
 
 
-def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Tensor, State] | None:
+def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any, batch_first: bool) -> tuple[Tensor, State] | None:
     """A call for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
 
     Nothing is being compiled.
@@ -124,7 +124,7 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
         or not ops.plain()
     ):
         return None
-    if lstm.batch_first:
+    if batch_first:
         x = x.transpose(0, 1)
     T, B, I = x.shape
     if lstm.input_size != I or T == 0 or B == 0:
@@ -147,9 +147,9 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
             return None
         lengths = lengths.contiguous()
     if reset is not None:
-        if not _mask(reset, torch.bool, (B, T) if lstm.batch_first else (T, B)):
+        if not _mask(reset, torch.bool, (B, T) if batch_first else (T, B)):
             return None
-        reset = (reset.t() if lstm.batch_first else reset).contiguous()
+        reset = (reset.t() if batch_first else reset).contiguous()
     if x.stride(2) != 1:
         if x.layout is not torch.strided:
             return None
@@ -161,8 +161,10 @@ def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any) -> tuple[Ten
     ):
         if lstm.checkpoint_every is not None:
             return None
-        return _recorded(lstm, route, x, state, lengths, reset)
-    return _evaluated(lstm, route, x, state, lengths, reset)
+        output, after = _recorded(lstm, route, x, state, lengths, reset)
+    else:
+        output, after = _evaluated(lstm, route, x, state, lengths, reset)
+    return output.transpose(0, 1) if batch_first else output, after
 
 
 def _mask(given: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
@@ -210,7 +212,7 @@ def _evaluated(
             at_h, at_c = at_h + h_bytes, at_c + c_bytes
     if not route.kept:
         route.kept.append(kept)
-    return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
+    return x, State(h_n, c_n)
 
 
 def _recorded(
@@ -232,7 +234,7 @@ def _recorded(
         x, _, *after = native.differentiable_plain(call, False, x, *memories, *flat)
         states.append(after)
     h_n, c_n = states[0] if len(states) == 1 else map(torch.cat, zip(*states, strict=True))
-    return x.transpose(0, 1) if lstm.batch_first else x, State(h_n, c_n)
+    return x, State(h_n, c_n)
 
 
 def _made(lstm: LSTM) -> Route | None:

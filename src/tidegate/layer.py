@@ -263,12 +263,12 @@ class LSTM(Recurrent):
             Where shape, dtype, device or range is wrong, before any work.
         """
         if not torch.compiler.is_compiling():
-            found = direct.sequence(self, input, hx, lengths, reset)
+            found = direct.sequence(self, input, hx, lengths, reset, self.batch_first)
             if found is not None:
                 return found
         given = [self.weights(layer) for layer in range(self.num_layers)]
         run = partial(ops.lstm_sequence, need_cells=False, checkpoint_every=self.checkpoint_every)
-        read = partial(self._through_layers, given, run)
+        read = partial(self._through_layers, given, run, direct_first=True)
         once = self.training and self.weight_dropout  # one mask a call
         if lengths is None and reset is None and not once and packed.is_wasteful(input):
             start = self._states(hx, self._like_padded(input, given[0][0].ih), batched=True)
@@ -286,9 +286,15 @@ class LSTM(Recurrent):
         hx: Any,
         lengths: Any = None,
         reset: Any = None,
+        *,
+        direct_first: bool = False,
     ) -> tuple[Any, State]:
-        """Stack ``run``, which reads one layer with its weights, over all layers."""
+        """Stack ``run``, which reads one layer with its weights, over all layers; or what ``direct`` makes of it."""
         x, lengths, reset, layout = self._enter(input, lengths, reset, given[0][0].ih)
+        if direct_first and layout.packed is not None and not torch.compiler.is_compiling():
+            found = direct.sequence(self, x, hx, lengths, reset, batch_first=False)
+            if found is not None:
+                return layout.packed.again(found[0]), found[1]
         h_0, c_0 = self._states(hx, x, layout.batched)
         noise = self._noise(x.device)
         result: Any = None

@@ -36,6 +36,10 @@ class Places(NamedTuple):
         """The entries (N, ...) of (T, B, ...)."""
         return padded.flatten(0, 1).index_select(0, self.at)
 
+    def again(self, padded: Tensor) -> PackedSequence:
+        """The entries of (T, B, ...), packed as they were."""
+        return PackedSequence(self.unpad(padded), *self.packed[1:])
+
 
 def places(packed: PackedSequence) -> Places:
     """Where the entries of ``packed`` lie.
@@ -51,7 +55,7 @@ def places(packed: PackedSequence) -> Places:
     lengths = _lengths(sizes, rows)
     step, row, lengths = step.to(data.device), row.to(data.device), lengths.to(data.device)
     if order is not None:
-        row, lengths = order[row], torch.empty_like(lengths).index_copy_(0, order, lengths)
+        row, lengths = order.index_select(0, row), torch.empty_like(lengths).index_copy_(0, order, lengths)
     return Places(packed, rows, step * rows + row, lengths)
 
 
@@ -109,7 +113,7 @@ def _steps_and_rows(sizes: Tensor, entries: int) -> tuple[Tensor, Tensor]:
     """The step and the row, by length, of each of N entries."""
     before = sizes.cumsum(0) - sizes  # (T,)
     step = torch.arange(sizes.shape[0]).repeat_interleave(sizes, output_size=entries)
-    return step, torch.arange(entries) - before[step]
+    return step, torch.arange(entries) - before.index_select(0, step)
 
 
 def _lengths(sizes: Tensor, rows: int) -> Tensor:

@@ -204,7 +204,7 @@ class Recurrent(nn.Module):
         """The top layer's output (T, B, D, P), merged, back in the caller's layout."""
         output = _merge(output, self.merge)
         if layout.packed is not None:
-            return PackedSequence(layout.packed.unpad(output), *layout.packed.packed[1:])
+            return layout.packed.again(output)
         if not layout.batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output

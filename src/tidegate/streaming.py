@@ -42,7 +42,7 @@ class Plan:
     def __init__(self, lstm: LSTM, batch: int, frozen: bool) -> None:
         lib = library()
         assert lib is not None
-        self.run, self.updates, self.layers = lib.step, _updates, lstm.num_layers
+        self.run, self.zeros, self.updates, self.layers = lib.step, lib.zeros, _updates, lstm.num_layers
         # Each parameter with its version and address, to see that it is still what was packed.
         self.watched = [
             (name, p, 0 if p.is_inference() else p._version, p.data_ptr())
@@ -142,8 +142,8 @@ def fast_step(lstm: LSTM, x: Tensor, state: Any, reset: Tensor | None) -> tuple[
         return None
     dtype, cell_dtype = plan.dtype, plan.cell_dtype
     if state is None:
-        h = torch.zeros(plan.h_shape, dtype=dtype, device="cpu")
-        c = torch.zeros(plan.c_shape, dtype=cell_dtype, device="cpu")
+        h = plan.zeros(plan.h_shape, dtype)
+        c = plan.zeros(plan.c_shape, cell_dtype)
     else:
         if type(state) is not State and (type(state) is not tuple or len(state) != 2):
             return None
@@ -287,15 +287,15 @@ class Streamer:
         # Two states in turn: a step must not overwrite the memory that it still reads.
         with torch.inference_mode(False):
             if not self._h:
-                self._h = [torch.zeros(plan.h_shape, dtype=plan.dtype, device="cpu") for _ in range(2)]
-                self._c = [torch.zeros(plan.c_shape, dtype=plan.cell_dtype, device="cpu") for _ in range(2)]
+                self._h = [plan.zeros(plan.h_shape, plan.dtype) for _ in range(2)]
+                self._c = [plan.zeros(plan.c_shape, plan.cell_dtype) for _ in range(2)]
             elif self._h[0].dtype is not plan.dtype:
                 self._h = [h.to(plan.dtype) for h in self._h]
                 self._c = [c.to(plan.cell_dtype) for c in self._c]
             else:
                 return
             # The top layer's, apart from its memories: ``reset`` and ``state`` leave what was returned.
-            self._outputs = [torch.zeros_like(h[-1]) for h in self._h]
+            self._outputs = [plan.zeros(plan.h_shape[1:], plan.dtype) for _ in range(2)]
 
     def _prepare(self) -> None:
         """Calls for both turns, complete but for the address of the input."""

@@ -18,6 +18,13 @@ def test_speed():
     assert f"torch takes {inference} times the time at inference and {training} in training" in README
 
 
+def test_packed():
+    found = re.search(r"^Geometric means .*: (\d\.\d\d) at inference, (\d\.\d\d) in training", page("packed.md"), re.M)
+    assert found is not None
+    inference, training = map(float, found.groups())
+    assert f"{inference:.1f} and {training:.1f} on packed sequences" in README
+
+
 def test_gradients():
     first = re.search(r"^\| LSTM, chrono, .*$", page("gradients.md"), re.M)
     assert first is not None

@@ -96,6 +96,12 @@ class Library:
         kind = self._pooled.get(size.bit_length()) or self._pooled_kind(size.bit_length())
         return torch.frombuffer(kind.from_address(address), dtype=dtype, count=size // dtype.itemsize).view(shape)
 
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Zeros that this thread writes: torch's loops over all threads hang in the child of a fork."""
+        made = torch.empty(shape, dtype=dtype, device="cpu")
+        ctypes.memset(made.data_ptr(), 0, made.nbytes)
+        return made
+
     def _pooled_kind(self, bits: int) -> Any:
         """A type of memory, of a length beyond that in use, that goes back to the pool with its tensor's storage."""
         give, address = self.pool_give, ctypes.addressof
