@@ -61,7 +61,12 @@ def check_input(x: Any, features: int, weight: Tensor, batch_first: bool) -> Ten
     """A batched (3 dimensions) or unbatched (2) sequence that fits the layer."""
     if not isinstance(x, Tensor):
         raise TypeError(f"input is a torch.Tensor or a PackedSequence; given {type(x).__name__}")
-    if x.layout not in (torch.strided, torch.jagged):
+    if x.is_nested:
+        raise TypeError(
+            "input is a dense tensor; given a nested one: convert it with .to_padded_tensor(0.0) and "
+            "give the rows' lengths as lengths=, in the jagged layout its offsets().diff()"
+        )
+    if x.layout is not torch.strided:
         raise TypeError(f"input is a dense tensor; given {x.layout}: convert it with .to_dense()")
     layout = f"(B, T, {features})" if batch_first else f"(T, B, {features})"
     if x.dim() not in (2, 3):

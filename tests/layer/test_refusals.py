@@ -25,11 +25,13 @@ def state(units=4, **options):
     return tg.LSTM(3, units, **options).initial_state(3)
 
 
+NESTED = torch.nested.nested_tensor([torch.zeros(5, 3), torch.zeros(2, 3)], layout=torch.jagged)
 BAD = {
     "dimensions": (refusal(torch.randn(5)), ValueError, r"3 dimensions \(T, B, 3\).*given shape \(5,\)"),
     "features": (refusal(torch.randn(5, 2, 4)), ValueError, "input_size; given 4 .* expected 3"),
     "dtype": (refusal(torch.randn(5, 2, 3).double()), TypeError, "given torch.float64, expected torch.float32"),
     "not a tensor": (refusal([[1.0]]), TypeError, "torch.Tensor or a PackedSequence; given list"),
+    "nested": (refusal(NESTED), TypeError, r"nested one: .*to_padded_tensor\(0.0\).* lengths=, .* offsets\(\).diff"),
     "device": (refusal(torch.randn(5, 2, 3, device="meta")), ValueError, "given meta, expected cpu"),
     "state": (refusal(torch.randn(5, 2, 3), torch.zeros(1, 2, 4)), TypeError, r"pair \(h_0, c_0\); given Tensor"),
     "state shape": (
