@@ -12,7 +12,7 @@ namespace TG_ISA {
 template <class S>
 struct BackRows {
   using A = typename Types<S>::A;
-  const S** next;       // gate gradients of the step after, [block][4N] at `stride` apart
+  const S** next;       // gate gradients of the step after, [block][4N] at `stride` apart, or `none`
   const S** gates;
   const S **x, **h;     // what the gates were computed from; h null for zeros
   const S** d_output;   // or null
@@ -64,6 +64,7 @@ struct Backward {
   int64_t past_stride = 0, shown_stride = 0;
   Zoneout<S> zoneout;
   BackRows<S> rows;
+  const S* none;            // the zeros of a row without a step after
   A* carry_c;               // [local row][blocks * N]
   A* carry_h;               // [local row][outs * N], where zoneout acts on the short-term memory, or null
   const A* keep;            // the same, recurrent dropout, or null
@@ -78,7 +79,12 @@ struct Backward {
   TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector, Each each) {
     tile_clear<S, R, W>(acc);
     const S* a[R];
-    for (int r = 0; r < R; ++r) a[r] = rows.next[first + r];
+    bool any = false;
+    for (int r = 0; r < R; ++r) a[r] = rows.next[first + r], any |= a[r] != none;
+    if (!any) {
+      for (int64_t r = 0; r < R; ++r) each(r);
+      return;
+    }
     const S* weights = w.panel(vector);
     const int64_t width = w.stride(vector);
     for (int64_t block = 0; block < z.blocks; ++block) {
@@ -87,6 +93,9 @@ struct Backward {
       weights += width * 4 * N;
       for (int r = 0; r < R; ++r) a[r] += stride;
     }
+    for (int r = 0; r < R; ++r)  // zeros times a weight that is infinite are NaN
+      if (rows.next[first + r] == none)
+        for (int v = 0; v < W; ++v) acc[r][v] = V{};
   }
 
   // d h of the step, where h is projected to its output.

@@ -82,13 +82,14 @@ struct BackwardCall {
   int64_t time(int d, int64_t rank, int64_t s) const { return from_end(p, d) ? m.order.length[rank] - 1 - s : s; }
   int64_t at(int d, int64_t t, int64_t b) const { return (t * z.B + b) * z.D + d; }
   S* gradient_row(int64_t row) const { return m.d_gates + row * 4 * N; }
+  S* no_gradients() const { return gradient_row(m.rows + m.capacity); }  // zeros
 
   void direction(int d, size_t part, const Panels<S>& hh, const Panels<S>& ih, const Panels<S>& hr) {
     const int64_t padded = z.blocks * N, outs = z.outs * N;
     sums = parts[part];
     if (thread == 0) list_part(part);
     for (int64_t n = thread; n < z.blocks; n += threads) {
-      std::memset(m.d_gates + n * m.stride + (m.rows + m.capacity) * 4 * N, 0, 4 * N * sizeof(S));
+      std::memset(no_gradients() + n * m.stride, 0, 4 * N * sizeof(S));
       std::memset(sums.b + n * 4 * N, 0, 4 * N * sizeof(A));
       std::memset(sums.p + n * 3 * N, 0, 3 * N * sizeof(A));
     }
@@ -115,7 +116,7 @@ struct BackwardCall {
     }
 
     Backward<S> back(p, d, hh, hr, m.stride);
-    back.rows = rows;
+    back.rows = rows, back.none = no_gradients();
     back.past_stride = m.rows * 2 * N, back.shown_stride = m.rows * 4 * N;
     back.carry_c = m.carry_c, back.carry_h = m.carry_h, back.keep = m.keep;
     const int64_t group = thread / split.team, member = thread % split.team;
@@ -186,7 +187,7 @@ struct BackwardCall {
       int64_t rank = own.rank(count), b = m.order.row[rank], length = m.order.length[rank], t = time(d, rank, s);
       bool last = s + 1 == length, cut = !last && starts_anew(p, d, time(d, rank, s + 1), b, length);
       bool anew = starts_anew(p, d, t, b, length);
-      int64_t next = last || cut ? m.rows + m.capacity : s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
+      int64_t next = s + 1 < high ? m.base[s + 1 - low] + rank : m.rows + rank;
       int64_t state = d * z.B + b, here = at(d, t, b), before = at(d, from_end(p, d) ? t + 1 : t - 1, b);
       const int64_t row = m.base[s - low] + rank, input = t * p.x_stride_t + b * p.x_stride_b;
       rows.x[count] = static_cast<const S*>(p.x) + input;
@@ -199,7 +200,7 @@ struct BackwardCall {
         if (p.d_x) m.row_dx[row] = static_cast<S*>(p.d_x) + input;
         m.row_keep[row] = m.keep ? m.keep + rank * z.outs * N : nullptr;
       }
-      rows.next[count] = gradient_row(next);
+      rows.next[count] = last || cut ? no_gradients() : gradient_row(next);
       rows.gates[count] = static_cast<const S*>(p.gates) + ((d * z.T + t) * z.B + b) * z.saved;
       rows.d_output[count] =
           p.d_output ? static_cast<const S*>(p.d_output) + t * p.dy_stride_t + b * p.dy_stride_b + d * p.dy_stride_d
@@ -228,7 +229,7 @@ struct BackwardCall {
       int64_t rank = own.rank(i), b = m.order.row[rank], length = m.order.length[rank];
       bool empty = length == 0, cut = !empty && starts_anew(p, d, time(d, rank, 0), b, length);
       const int64_t state = d * z.B + b;
-      rows.next[i] = gradient_row(empty || cut ? m.rows + m.capacity : m.rows + rank);
+      rows.next[i] = empty || cut ? no_gradients() : gradient_row(m.rows + rank);
       rows.d_h[i] = empty && p.d_h_n ? static_cast<const S*>(p.d_h_n) + state * z.P : nullptr;
       rows.d_c[i] = empty ? (p.d_c_n ? static_cast<const A*>(p.d_c_n) + state * z.H : nullptr)
                     : cut ? nullptr

@@ -139,4 +139,17 @@ def _rows(packed: PackedSequence) -> int:
                 f"{name} of a packed sequence has one number a row; "
                 f"given shape {tuple(indices.shape)}, expected {(counts[0],)}"
             )
+    if not _undo(order, back):
+        raise ValueError(
+            "sorted_indices and unsorted_indices of a packed sequence undo each other; given two that do not"
+        )
     return counts[0]
+
+
+def _undo(order: Tensor | None, back: Tensor | None) -> bool:
+    if order is None or back is None:
+        return order is back
+    if not order.is_cpu or not back.is_cpu:  # a look would wait for the device
+        return True
+    rows = torch.arange(order.shape[0])
+    return torch.equal(order.sort().values, rows) and torch.equal(back.index_select(0, order), rows)

@@ -119,6 +119,17 @@ def test_weights_are_computed_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("order", "back"), [([0, 0, 1], None), ([0, 9, 1], [0, 1, 2]), ([1, 2, 0], [1, 2, 0]), (None, [0, 1, 2])]
+)
+def test_orders_that_do_not_undo_each_other_are_refused(order, back):
+    order, back = (None if n is None else torch.tensor(n) for n in (order, back))
+    x = PackedSequence(torch.zeros(5, 4), torch.tensor([3, 2]), order, back)
+    for layer in (tg.LSTM(4, 5), tg.RNN(4, 5)):
+        with pytest.raises(ValueError, match="undo each other; given two that do not"):
+            layer(x)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"batch_sizes": torch.tensor([2, 3])}, r"never grow and add up to its entries; given \[2, 3\] for 5 entries"),

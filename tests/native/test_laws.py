@@ -13,7 +13,9 @@ import random
 import pytest
 import torch
 from helpers import assert_close
+from torch.nn.utils.rnn import pack_sequence
 
+import tidegate as tg
 from tidegate import ops
 from tidegate.cell import LSTMWeights
 
@@ -321,6 +323,25 @@ def test_infinity_spoils_no_more_gradients_than_in_the_reference(isa, dtype, uni
     assert expected[0].isfinite().all()
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("outputs", [0, 7])
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_infinite_weights_spoil_no_more_gradients_than_in_torch(isa, value, outputs):
+    """A row's last step has no gradient from a next one, of which zeros times infinity would be made."""
+    torch.manual_seed(0)
+    layers = torch.nn.LSTM(3, 18, proj_size=outputs), tg.LSTM(3, 18, proj_size=outputs)
+    layers[0].weight_hh_l0.data[18 + 7, 2] = value  # of a forget gate
+    layers[1].load_state_dict(layers[0].state_dict())
+    x = pack_sequence([torch.randn(n, 3) for n in (1, 4, 1, 2, 1, 1, 3)], enforce_sorted=False)
+    inputs = [x.data.requires_grad_(), torch.rand(1, 7, outputs or 18) + 0.1, torch.randn(1, 7, 18)]
+    inputs[1:] = [p.requires_grad_() for p in inputs[1:]]
+    want, got = (torch.autograd.grad(layer(x, tuple(inputs[1:]))[0].data.sum(), inputs) for layer in layers)
+    rows = want[0].isfinite().all(1).sum()
+    assert 7 <= rows < len(want[0])  # each row's last step
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["batch first", "expanded", "sliced", "strided units"])
