@@ -101,11 +101,15 @@ class Route:
         return True
 
 
-def sequence(lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any, batch_first: bool) -> tuple[Tensor, State] | None:
-    """A call for x (T, B, I), or (B, T, I) if batch_first; None where the general way is needed.
+def sequence(
+    lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any, batch_first: bool | None = None
+) -> tuple[Tensor, State] | None:
+    """A call for x (T, B, I), or (B, T, I) if batch_first, the layer's by default; None where the general way is needed.
 
     Nothing is being compiled.
     """
+    if batch_first is None:
+        batch_first = lstm.batch_first
     route: Route | None = lstm.__dict__.get("_route")
     if route is None or not route.holds(lstm):
         route = _made(lstm)

@@ -263,7 +263,7 @@ class LSTM(Recurrent):
             Where shape, dtype, device or range is wrong, before any work.
         """
         if not torch.compiler.is_compiling():
-            found = direct.sequence(self, input, hx, lengths, reset, self.batch_first)
+            found = direct.sequence(self, input, hx, lengths, reset)
             if found is not None:
                 return found
         given = [self.weights(layer) for layer in range(self.num_layers)]
