@@ -104,7 +104,7 @@ class Route:
 def sequence(
     lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any, batch_first: bool | None = None
 ) -> tuple[Tensor, State] | None:
-    """A call for x (T, B, I), or (B, T, I) if batch_first, the layer's by default; None where the general way is needed.
+    """A call for x (T, B, I), or (B, T, I) if batch_first, as the layer says; None where the general way is needed.
 
     Nothing is being compiled.
     """
