@@ -37,6 +37,17 @@ TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, in
     for (int v = 0; v < V; ++v) store(to + r * stride + v * Types<S>::N, acc[r][v]);
 }
 
+template <class S, int R, int V>
+TG_INLINE void tile_add(const Tile<S, R, V>& acc, typename Types<S>::A* to, int64_t stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      auto* at = to + r * stride + v * Types<S>::N;
+      store(at, load(at) + acc[r][v]);
+    }
+}
+
 // V vectors at p will soon be read, or written, and need not stay near if KEEP is 0. The empty statement is an effect:
 // GCC may take a function that does nothing but prefetch for one that does nothing, and drop its calls.
 template <int V, int WRITE = 0, int KEEP = 3, class S>

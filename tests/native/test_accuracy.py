@@ -68,7 +68,7 @@ def errors(layer, precise, x):
     return [((a.double() - b).norm() / b.norm()).item() for a, b in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("sizes", [(50, 8, 16, 32), (120, 3, 30, 70), (20, 16, 64, 128)], ids=str)
+@pytest.mark.parametrize("sizes", [(50, 8, 16, 32), (120, 3, 30, 70), (20, 16, 64, 128), (3, 4, 16, 1024)], ids=str)
 @pytest.mark.parametrize(("dtype", "outputs", "gradients"), [(torch.float32, 1.5, 2.0), (torch.bfloat16, 2.0, 2.0)])
 def test_as_exact_as_torch(isa, sizes, dtype, outputs, gradients):
     T, B, I, H = sizes
