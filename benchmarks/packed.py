@@ -1,6 +1,6 @@
 """tidegate's LSTM layer beside torch's on sequences of many lengths, packed, alternately in one run.
 
-    python -m benchmarks.packed [--seconds S] [--docs PATH]
+    python -m benchmarks.packed [--seconds S] [--threads N] [--docs PATH]
 
 The same packed sequences in no order of lengths, for both; and, beside them, the same padded with ``lengths``, which
 only tidegate takes. Training is forward and all gradients, those of the input included. Ratios are medians of the
@@ -73,6 +73,7 @@ def runs(case: Case, training: bool) -> dict[str, Run]:
     own = tg.LSTM(case.I, case.H, case.L, bidirectional=case.D == 2)
     theirs = torch.nn.LSTM(case.I, case.H, case.L, bidirectional=case.D == 2)
     theirs.load_state_dict(own.state_dict())
+    own.train(training), theirs.train(training)
 
     def build(layer: torch.nn.Module, x: PackedSequence | torch.Tensor, **given: Any) -> Run:
         leaf = x.data if isinstance(x, PackedSequence) else x
@@ -139,8 +140,9 @@ def document(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             f"Geometric means of the ratios to torch, without the last two (one very long sequence): "
             f"{mean['inference']:.2f} at inference, {mean['training']:.2f} in training.",
             "",
-            "Padding costs memory and no arithmetic. A packed sequence that padding would make more than four times as "
-            "long, and large, is read in pieces of similar lengths; the output has the same bits.",
+            "Padding costs memory, and the time to fill it, but no arithmetic. A packed sequence that padding would "
+            "make more than four times as long, and large, is read in pieces of similar lengths; the kernels give it "
+            "the same bits.",
             "",
         ]
     )

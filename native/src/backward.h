@@ -64,7 +64,7 @@ struct Backward {
   int64_t past_stride = 0, shown_stride = 0;
   Zoneout<S> zoneout;
   BackRows<S> rows;
-  const S* none;            // the zeros of a row without a step after
+  const S* none = nullptr;  // the zeros of a row without a step after
   A* carry_c;               // [local row][blocks * N]
   A* carry_h;               // [local row][outs * N], where zoneout acts on the short-term memory, or null
   const A* keep;            // the same, recurrent dropout, or null
@@ -81,7 +81,7 @@ struct Backward {
     const S* a[R];
     bool any = false;
     for (int r = 0; r < R; ++r) a[r] = rows.next[first + r], any |= a[r] != none;
-    if (!any) {
+    if (!any) {  // the first step of all, or none of these rows goes on
       for (int64_t r = 0; r < R; ++r) each(r);
       return;
     }

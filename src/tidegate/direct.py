@@ -104,7 +104,7 @@ class Route:
 def sequence(
     lstm: LSTM, x: Any, hx: Any, lengths: Any, reset: Any, batch_first: bool | None = None
 ) -> tuple[Tensor, State] | None:
-    """A call for x (T, B, I), or (B, T, I) if batch_first, as the layer says; None where the general way is needed.
+    """A call for x (T, B, I), or (B, T, I) if batch_first (None: as the layer); None where the general way is needed.
 
     Nothing is being compiled.
     """
@@ -122,6 +122,7 @@ def sequence(
         or x.dim() != 3
         or not x.is_cpu
         or x.is_neg()
+        or x.is_nested
         or (lstm.training and lstm.random)
         or lstm.zoneout != (0.0, 0.0)
         or (lstm.merge != "concat" and (lstm.merge is None or lstm.bidirectional))

@@ -291,10 +291,10 @@ class LSTM(Recurrent):
     ) -> tuple[Any, State]:
         """Stack ``run``, which reads one layer with its weights, over all layers; or what ``direct`` makes of it."""
         x, lengths, reset, layout = self._enter(input, lengths, reset, given[0][0].ih)
-        if direct_first and layout.packed is not None and not torch.compiler.is_compiling():
+        if direct_first and layout.places is not None and not torch.compiler.is_compiling():
             found = direct.sequence(self, x, hx, lengths, reset, batch_first=False)
             if found is not None:
-                return layout.packed.again(found[0]), found[1]
+                return layout.places.repack(found[0]), found[1]
         h_0, c_0 = self._states(hx, x, layout.batched)
         noise = self._noise(x.device)
         result: Any = None

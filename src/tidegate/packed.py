@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-PADDING = 4  # padded steps per entry above which a packed sequence is read in pieces
-SMALL = 1 << 15  # padded steps that cost less than reading in pieces
+# A packed sequence is read in pieces where it has more padded steps than these: per entry, and in all. Fewer take
+# microseconds, as much as the calls of a second piece.
+PADDING = 4
+SMALL = 1 << 15
 
 Memories = tuple[Tensor, ...]  # (L*D, B, F) each
 
@@ -36,7 +38,7 @@ class Places(NamedTuple):
         """The entries (N, ...) of (T, B, ...)."""
         return padded.flatten(0, 1).index_select(0, self.at)
 
-    def again(self, padded: Tensor) -> PackedSequence:
+    def repack(self, padded: Tensor) -> PackedSequence:
         """The entries of (T, B, ...), packed as they were."""
         return PackedSequence(self.unpad(padded), *self.packed[1:])
 
@@ -49,6 +51,7 @@ def places(packed: PackedSequence) -> Places:
     ValueError
         If its parts do not fit together, as ``pack_padded_sequence`` and ``pack_sequence`` make them.
     """
+    check(packed)
     data, sizes, order, _ = packed
     rows = _rows(packed)
     step, row = _steps_and_rows(sizes, data.shape[0])
@@ -63,7 +66,8 @@ def is_wasteful(input: object) -> TypeGuard[PackedSequence]:
     """Would padding be most of it? One row of 8,000 steps beside a thousand of 5 takes 600 steps an entry."""
     if not isinstance(input, PackedSequence) or torch.compiler.is_compiling():
         return False
-    return input.batch_sizes.shape[0] * _rows(input) > max(PADDING * input.data.shape[0], SMALL)
+    steps = input.batch_sizes.shape[0]
+    return steps > 0 and steps * _rows(input) > max(PADDING * input.data.shape[0], SMALL)
 
 
 def in_pieces(
@@ -122,10 +126,18 @@ def _lengths(sizes: Tensor, rows: int) -> Tensor:
 
 
 def _rows(packed: PackedSequence) -> int:
-    """B, once the parts are seen to fit together."""
+    """B, without a look at values where that can be: a compiled graph would break there."""
+    order = packed.sorted_indices
+    return int(packed.batch_sizes[0]) if order is None else order.shape[0]
+
+
+def check(packed: PackedSequence) -> None:
+    """Refuse parts that do not fit together."""
     data, sizes, order, back = packed
+    if data.dim() != 2:
+        raise ValueError(f"data of a packed sequence is (entries, features); given shape {tuple(data.shape)}")
     if torch.compiler.is_compiling():
-        return int(sizes[0]) if order is None else order.shape[0]
+        return
     counts = sizes.tolist()
     if not counts or counts[-1] < 1 or counts != sorted(counts, reverse=True) or sum(counts) != data.shape[0]:
         shown = ", ".join(map(str, counts[:8])) + (", ..." if len(counts) > 8 else "")
@@ -139,14 +151,13 @@ def _rows(packed: PackedSequence) -> int:
                 f"{name} of a packed sequence has one number a row; "
                 f"given shape {tuple(indices.shape)}, expected {(counts[0],)}"
             )
-    if not _undo(order, back):
+    if not _undo_each_other(order, back):
         raise ValueError(
             "sorted_indices and unsorted_indices of a packed sequence undo each other; given two that do not"
         )
-    return counts[0]
 
 
-def _undo(order: Tensor | None, back: Tensor | None) -> bool:
+def _undo_each_other(order: Tensor | None, back: Tensor | None) -> bool:
     if order is None or back is None:
         return order is back
     if not order.is_cpu or not back.is_cpu:  # a look would wait for the device

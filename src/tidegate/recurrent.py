@@ -25,7 +25,7 @@ from tidegate.checks import (
     check_rate,
     check_whole,
 )
-from tidegate.packed import Places, places
+from tidegate.packed import Places, check, places
 
 MERGES = ("concat", "sum", "mean", "product", None)
 
@@ -34,7 +34,7 @@ class Layout(NamedTuple):
     """How the caller laid out what was brought into (T, B, I)."""
 
     batched: bool
-    packed: Places | None
+    places: Places | None  # of a packed input
 
 
 def variational_dropout(x: Tensor, rate: float) -> Tensor:
@@ -170,12 +170,12 @@ class Recurrent(nn.Module):
         self, input: Tensor | PackedSequence, lengths: Any, reset: Any, weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Layout]:
         """Any layout to x (T, B, I), lengths (B,) and reset (T, B); its dtype is that of ``weight``, the first one."""
-        packed, weight = None, self.weight_ih_l0 if weight is None else weight
+        at, weight = None, self.weight_ih_l0 if weight is None else weight
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError("a packed sequence brings its own lengths; lengths was given as well, expected None")
-            packed = places(input)
-            x, lengths = packed.pad(input.data), packed.lengths  # (T, B, I)
+            at = places(input)
+            x, lengths = at.pad(input.data), at.lengths  # (T, B, I)
             check_input(x, self.input_size, weight, batch_first=False)
             batched, batch_first = True, False
         else:
@@ -186,16 +186,17 @@ class Recurrent(nn.Module):
             elif batch_first:
                 x = x.transpose(0, 1)
         steps, rows = x.shape[0], x.shape[1]
-        if lengths is not None and packed is None:
+        if lengths is not None and at is None:
             lengths = check_batch_mask("lengths", lengths, (rows,) if batched else (), x.device).reshape(rows)
         if reset is not None:
             shape = (steps,) if not batched else (rows, steps) if batch_first else (steps, rows)
             reset = check_batch_mask("reset", reset, shape, x.device)
             reset = reset.unsqueeze(1) if not batched else reset.t() if batch_first else reset
-        return x, lengths, reset, Layout(batched, packed)
+        return x, lengths, reset, Layout(batched, at)
 
     def _like_padded(self, input: PackedSequence, weight: Tensor) -> Tensor:
-        """No step of the batch that a packed input would be padded to (0, B, I); checked as that would be."""
+        """Checks a packed input; an empty (0, B, I) with the rows, dtype and device that it would have if padded."""
+        check(input)
         data = input.data.unsqueeze(1)  # (N, 1, I)
         check_input(data, self.input_size, weight, batch_first=False)
         return data[:0].expand(0, int(input.batch_sizes[0]), -1)
@@ -203,8 +204,8 @@ class Recurrent(nn.Module):
     def _leave(self, output: Tensor, layout: Layout) -> Tensor | PackedSequence:
         """The top layer's output (T, B, D, P), merged, back in the caller's layout."""
         output = _merge(output, self.merge)
-        if layout.packed is not None:
-            return layout.packed.again(output)
+        if layout.places is not None:
+            return layout.places.repack(output)
         if not layout.batched:
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
@@ -216,8 +217,8 @@ class Recurrent(nn.Module):
             return x
         if self.variational:
             return variational_dropout(x, self.dropout)
-        if layout.packed is not None:  # the mask that torch draws
-            return layout.packed.pad(F.dropout(layout.packed.unpad(x), self.dropout))
+        if layout.places is not None:  # the mask that torch draws
+            return layout.places.pad(F.dropout(layout.places.unpad(x), self.dropout))
         return F.dropout(x, self.dropout)
 
     def step(self, x_t: Tensor, state: Any = None, reset: Tensor | None = None) -> tuple[Tensor, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import TOLERANCE, assert_close, gradients
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+from helpers import TOLERANCE, assert_close, gradients, needs_native
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 import tidegate as tg
 from tidegate import packed
@@ -68,12 +68,15 @@ def test_pieces_give_what_torch_gives(lengths, in_order, kind, given):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pieces_are_the_bits_of_padding(lengths, dtype):
+@pytest.mark.parametrize("recorded", [False, True])
+@needs_native
+def test_pieces_are_the_bits_of_padding(lengths, dtype, recorded):
     x = sequences(lengths, dtype)
     lstm = tg.LSTM(4, 33, bidirectional=True, dtype=dtype).eval()
-    output, state = lstm(x)
-    padded, valid = pad_packed_sequence(x)
-    want, after = lstm(padded, lengths=valid)
+    with torch.set_grad_enabled(recorded):
+        output, state = lstm(x)
+        padded, valid = pad_packed_sequence(x)
+        want, after = lstm(padded, lengths=valid)
     assert torch.equal(pad_packed_sequence(output)[0], want)
     assert torch.equal(state.h, after.h)
     assert torch.equal(state.c, after.c)
@@ -129,6 +132,29 @@ def test_orders_that_do_not_undo_each_other_are_refused(order, back):
             layer(x)
 
 
+@pytest.mark.parametrize("lengths", [[5, 3], [60, 1, 1]])
+@pytest.mark.parametrize("features", [(), (4, 1)])
+def test_entries_of_other_dimensions_are_refused(lengths, features):
+    x = pack_sequence([torch.zeros(n, *features) for n in lengths])
+    for layer in (tg.LSTM(4, 5), tg.RNN(4, 5)):
+        with pytest.raises(ValueError, match=r"data of a packed sequence is \(entries, features\); given shape"):
+            layer(x)
+
+
+@pytest.mark.parametrize("options", [{"recurrent_dropout": 0.5}, {"zoneout": (0.0, 0.5)}], ids=str)
+def test_each_piece_draws_its_masks(options):
+    """Rows that are alike but for their pieces differ, and a seed gives the same again."""
+    lstm = tg.LSTM(4, 32, dtype=torch.float64, **options)
+    row = torch.randn(40, 4, dtype=torch.float64)
+    x, found = pack_sequence([row, row[:2]]), []
+    assert len(pieces(x)) == 2
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(lstm(x)[0].data)
+    assert torch.equal(*found)
+    assert not torch.equal(found[0][2], found[0][3])  # the second step of both
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,16 +204,24 @@ def test_dropout_between_layers_is_that_of_torch(lengths, monkeypatch):
         assert_close(got, want)
 
 
-def test_padding_of_what_is_packed_has_no_say():
-    torch.manual_seed(0)
-    x = torch.randn(9, 3, 4)
-    wild = x.clone()
-    wild[2:, 1] = torch.nan
-    lengths = torch.tensor([9, 2, 5])
-    lstm = tg.LSTM(4, 5, 2)
-    want, got = (lstm(pack_padded_sequence(each, lengths, enforce_sorted=False))[0].data for each in (x, wild))
-    assert torch.equal(got, want)
-    assert_close(gradients([got], [lstm.weight_ih_l0])[0], gradients([want], [lstm.weight_ih_l0])[0], 0.0)
+@pytest.mark.parametrize("layer", [tg.LSTM, tg.RNN])
+def test_padding_has_no_say(layer, monkeypatch):
+    module, x = layer(4, 5, 2, bidirectional=True, dtype=torch.float64), sequences([9, 2, 5])
+    pad, padded = packed.Places.pad, []
+
+    def wild(places, data):
+        valid = pad(places, torch.ones_like(data))
+        padded.append(torch.where(valid == 1, pad(places, data), torch.nan))
+        return padded[-1]
+
+    results = []
+    for filled in (pad, wild):
+        monkeypatch.setattr(packed.Places, "pad", filled)
+        output = module(x)[0].data
+        results.append([output, *gradients([output], [x.data, *module.parameters()])])
+    assert padded[0].isnan().any()
+    for want, got in zip(*results, strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -108,7 +108,7 @@ def _cut(lstm: LSTM, x: Any, score: Score, end: int | None, kept: int) -> torch.
             mask |= reset
         if not layout.batched:
             mask = mask[:, 0]
-        elif lstm.batch_first and layout.packed is None:
+        elif lstm.batch_first and layout.places is None:
             mask = mask.t()
         return (), call._replace(reset=mask)._asdict()
 
