@@ -343,8 +343,8 @@ class LSTM(Recurrent):
 
         if not torch.compiler.is_compiling():
             self._run_hooks_before(input, hx, lengths, reset)
-        given = [self.weights(layer) for layer in range(self.num_layers)]
-        output, state = self._through_layers(given, run, input, hx, lengths, reset)
+        weights = [self.weights(layer) for layer in range(self.num_layers)]
+        output, state = self._through_layers(weights, run, input, hx, lengths, reset)
         return Trace(tuple(layers), output, state)
 
     def step(
