@@ -53,7 +53,7 @@ template <class S>
 struct Backward {
   using A = typename Types<S>::A;
   using V = typename Types<S>::V;
-  static constexpr int64_t N = Types<S>::N;
+  static constexpr int64_t N = Types<S>::N, SUM_GATES = SUM_BLOCK / (4 * N);  // blocks whose products are summed in one
 
   const tg_lstm& p;
   Sizes<S> z;
@@ -78,6 +78,7 @@ struct Backward {
   template <int R, int W, class Each>
   TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector, Each each) {
     tile_clear<S, R, W>(acc);
+    alignas(VECTOR_BYTES) A sums[R * W * N];
     const S* a[R];
     bool any = false;
     for (int r = 0; r < R; ++r) a[r] = rows.next[first + r], any |= a[r] != none;
@@ -88,11 +89,17 @@ struct Backward {
     const S* weights = w.panel(vector);
     const int64_t width = w.stride(vector);
     for (int64_t block = 0; block < z.blocks; ++block) {
+      if (block && block % SUM_GATES == 0) {
+        if (block > SUM_GATES) tile_add<S, R, W>(acc, sums, W * N);
+        else tile_store<S, R, W>(acc, sums, W * N);
+        tile_clear<S, R, W>(acc);
+      }
       for (int64_t r = block; r < R; r += z.blocks) each(r);
       multiply_gates<S, R, W>(acc, a, weights, width, z.units(block));
       weights += width * 4 * N;
       for (int r = 0; r < R; ++r) a[r] += stride;
     }
+    if (z.blocks > SUM_GATES) tile_join<S, R, W>(acc, sums, W * N);
     for (int r = 0; r < R; ++r)  // zeros times a weight that is infinite are NaN
       if (rows.next[first + r] == none)
         for (int v = 0; v < W; ++v) acc[r][v] = V{};
@@ -101,10 +108,9 @@ struct Backward {
   // d h of the step, where h is projected to its output.
   template <int R, int W>
   TG_INLINE void project_back(Tile<S, R, W>& acc, int64_t first, int64_t vector) {
-    tile_clear<S, R, W>(acc);
     const S* a[R];
     for (int r = 0; r < R; ++r) a[r] = rows.d_out[first + r];
-    tile_multiply<S, R, W>(acc, a, hr.panel(vector), hr.stride(vector), z.P);
+    tile_product<S, R, W>(acc, a, hr.panel(vector), hr.stride(vector), z.P);
   }
 
   // What `finish` will read of one row, and the chunk's gradients after it, brought near while the tile is summed.

@@ -195,17 +195,14 @@ struct Forward {
         input[r] = own + r * 4 * N;
       }
       for (int r = 0; r < R && block == asking_block; ++r) prefetch_row(x[r] + to_next, z.I);
-      tile_load<S, R, 4>(acc[0], w.bias + block * 4 * N, 0);
-      tile_multiply<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-      tile_store<S, R, 4>(acc[0], own, 4 * N);
+      tile_product<S, R, 4>(acc[0], x, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
+      put_biased<R>(acc[0], block, own, 4 * N);
     }
     const S* h[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) h[r] = rows.h[first + r];
     if (rows.gates[first])
       for (int r = 0; r < R; ++r) expect<U>(first + r, block);
-#pragma GCC unroll 2
-    for (int u = 0; u < U; ++u) tile_clear<S, R, 4>(acc[u]);
     multiply<R, U>(acc, h, w.hh + block * z.PP * 4 * N, z.PP, z.P);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
@@ -231,22 +228,33 @@ struct Forward {
         finish<PLAIN>(acc[u][r][0], acc[u][r][1], acc[u][r][2], acc[u][r][3], first + r, block + u);
   }
 
+  // acc = a w of U blocks, whose weights are `padded` rows each.
   template <int R, int U>
   static TG_INLINE void multiply(Tile<S, R, 4> (&acc)[U], const S* const (&a)[R], const S* weights, int64_t padded,
                                  int64_t K) {
     if constexpr (U == 1) {
-      tile_multiply<S, R, 4>(acc[0], a, weights, 4 * N, K);
+      tile_product<S, R, 4>(acc[0], a, weights, 4 * N, K);
     } else {
       constexpr int P = Types<S>::PAIR;
+      alignas(VECTOR_BYTES) A sums[2][R * 4 * N];
       const S* other = weights + padded * 4 * N;
       int64_t k = 0;
-      for (; k + P <= K; k += P, weights += P * 4 * N, other += P * 4 * N) {
-        auto operand = [&](int r) {
-          if constexpr (P == 1) return a[r][k];
-          else return load_pair(a[r] + k);
-        };
-        Product<S, R, 4>::add(acc[0], weights, operand);
-        Product<S, R, 4>::add(acc[1], other, operand);
+      while (true) {
+        const int64_t last = K - k > SUM_BLOCK ? k + SUM_BLOCK : K;
+        tile_clear<S, R, 4>(acc[0]);
+        tile_clear<S, R, 4>(acc[1]);
+        for (; k + P <= last; k += P, weights += P * 4 * N, other += P * 4 * N) {
+          auto operand = [&](int r) {
+            if constexpr (P == 1) return a[r][k];
+            else return load_pair(a[r] + k);
+          };
+          Product<S, R, 4>::add(acc[0], weights, operand);
+          Product<S, R, 4>::add(acc[1], other, operand);
+        }
+        if (last == K) break;
+        for (int u = 0; u < 2; ++u)
+          if (k > SUM_BLOCK) tile_add<S, R, 4>(acc[u], sums[u], 4 * N);
+          else tile_store<S, R, 4>(acc[u], sums[u], 4 * N);
       }
       if constexpr (P == 2)
         if (k < K) {
@@ -254,6 +262,8 @@ struct Forward {
           Product<S, R, 4>::add(acc[0], weights, operand);
           Product<S, R, 4>::add(acc[1], other, operand);
         }
+      if (K > SUM_BLOCK)
+        for (int u = 0; u < 2; ++u) tile_join<S, R, 4>(acc[u], sums[u], 4 * N);
     }
   }
 
@@ -264,16 +274,31 @@ struct Forward {
         project_shared(x, count, block, to);
         continue;
       }
-      for_tiles(count, [&](int64_t row, auto size) {
-        constexpr int R = decltype(size)::value;
-        Tile<S, R, 4> acc;
-        const S* a[R];
-        for (int r = 0; r < R; ++r) a[r] = x[row + r];
-        tile_load<S, R, 4>(acc, w.bias + block * 4 * N, 0);
-        tile_multiply<S, R, 4>(acc, a, w.ih + block * z.PI * 4 * N, 4 * N, z.I);
-        tile_store<S, R, 4>(acc, to + row * z.G + block * 4 * N, z.G);
-      });
+      for (int64_t k = 0; k < z.I; k += SUM_BLOCK) {  // of all rows, whose weights stay near: the sums of `tile_product`
+        const int64_t inputs = z.I - k < SUM_BLOCK ? z.I - k : SUM_BLOCK;
+        for_tiles(count, [&](int64_t row, auto size) {
+          constexpr int R = decltype(size)::value;
+          Tile<S, R, 4> acc;
+          const S* a[R];
+          for (int r = 0; r < R; ++r) a[r] = x[row + r] + k;
+          A* at = to + row * z.G + block * 4 * N;
+          tile_clear<S, R, 4>(acc);
+          tile_multiply<S, R, 4>(acc, a, w.ih + (block * z.PI + k) * 4 * N, 4 * N, inputs);
+          if (k) tile_join<S, R, 4>(acc, at, z.G);
+          if (k + inputs == z.I) put_biased<R>(acc, block, at, z.G);
+          else tile_store<S, R, 4>(acc, at, z.G);
+        });
+      }
     }
+  }
+
+  // Biases come last: among them the products of small inputs would lose digits.
+  template <int R>
+  TG_INLINE void put_biased(const Tile<S, R, 4>& acc, int64_t block, A* to, int64_t stride) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) store(to + r * stride + v * N, acc[r][v] + load(w.bias + (block * 4 + v) * N));
   }
 
   // The same of a block whose gates share vectors. Not inlined: the other tiles need all registers.
@@ -291,8 +316,7 @@ struct Forward {
   void shared_input(const S* const (&x)[R], int64_t block, A* to, int64_t stride) const {
     Tile<S, R, 4> acc;
     shared_multiply<S, R>(acc, x, w.ih + block * z.PI * 4 * N, z.I, z.gate_vectors(block));
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < 4; ++v) store(to + r * stride + v * N, acc[r][v] + load(w.bias + (block * 4 + v) * N));
+    put_biased<R>(acc, block, to, stride);
   }
 
   // A tile of such a block.
@@ -360,8 +384,7 @@ struct Forward {
       Tile<S, R, W> acc;
       const S* h[R];
       for (int r = 0; r < R; ++r) h[r] = rows.h_new[row + r];
-      tile_clear<S, R, W>(acc);
-      tile_multiply<S, R, W>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
+      tile_product<S, R, W>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

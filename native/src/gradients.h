@@ -12,8 +12,9 @@
 namespace tg {
 namespace TG_ISA {
 
-constexpr int64_t K_BLOCK = 512;    // rows of gate gradients that stay in the L2 cache
-constexpr int64_t ROW_PANEL = 96;   // rows of d x that stay there
+constexpr int64_t K_BLOCK = SUM_BLOCK;  // rows of gate gradients that stay in the L2 cache
+constexpr int64_t ROW_PANEL = 96;       // rows of d x that stay there
+constexpr int64_t ROW_RUN = 32;         // rows whose gate gradients are added one after another for biases and peepholes
 
 // Columns of x or h for rows [first, last) of the chunk; `from(row)` yields a row's address, null
 // for a row of zeros; `keep(row)` its scale per column, or null. An odd last row is paired with zeros.
@@ -99,7 +100,7 @@ struct Gradients {
   }
 
   // sums[k][V N] += over rows of z[row][k] * gradient[row], for one block, columns [first, last) of the
-  // panels that cover `columns`, rows of one K block.
+  // panels that cover `columns`, rows of one K block, which are summed apart.
   template <int V>
   void weights(const S* gradient, const S* panels, int64_t columns, int64_t first, int64_t last, int64_t row, int64_t rows,
                A* sums, bool fresh) const {
@@ -108,9 +109,7 @@ struct Gradients {
       if (c0 < first || c0 >= last) return;
       Tile<S, R, V> acc;
       A* at = sums + c0 * V * N;
-      if (fresh) tile_clear<S, R, V>(acc);
-      else
-        tile_load<S, R, V>(acc, at, V * N);
+      tile_clear<S, R, V>(acc);
       const S* a = panels + c0 * capacity + row * R;
       for (int r = R; r < 2 * R; ++r) prefetch<V, 1>(at + r * V * N);  // the next tile's sums
       const S* w = gradient;
@@ -119,7 +118,8 @@ struct Gradients {
           if constexpr (P == 1) return a[r];
           else return load_pair(a + 2 * r);
         });
-      tile_store<S, R, V>(acc, at, V * N);
+      if (fresh) tile_store<S, R, V>(acc, at, V * N);
+      else tile_add<S, R, V>(acc, at, V * N);
     });
   }
   template <class... Rest>
@@ -131,32 +131,41 @@ struct Gradients {
 
   void bias(int64_t block, int64_t rows, A* sums) const {
     const S* from = d_gates + block * stride;
-    V sum[4];
-    for (int v = 0; v < 4; ++v) sum[v] = load(sums + (block * 4 + v) * N);
-    for (int64_t row = 0; row < rows; ++row, from += 4 * N)
-      for (int v = 0; v < 4; ++v) sum[v] = sum[v] + load(from + v * N);
-    for (int v = 0; v < 4; ++v) store(sums + (block * 4 + v) * N, sum[v]);
+    V all[4] = {};
+    for (int64_t row = 0; row < rows;) {
+      const int64_t last = rows - row < ROW_RUN ? rows : row + ROW_RUN;
+      V sum[4] = {};
+      for (; row < last; ++row, from += 4 * N)
+        for (int v = 0; v < 4; ++v) sum[v] = sum[v] + load(from + v * N);
+      for (int v = 0; v < 4; ++v) all[v] = all[v] + sum[v];
+    }
+    for (int v = 0; v < 4; ++v) store(sums + (block * 4 + v) * N, load(sums + (block * 4 + v) * N) + all[v]);
   }
 
   // past: [block][row][2][N], the long-term memory before and after.
   void peephole(int64_t block, int64_t rows, const A* past, A* sums) const {
     const S* from = d_gates + block * stride;
     const A* c = past + block * capacity * 2 * N;
-    V sum[3];
-    for (int v = 0; v < 3; ++v) sum[v] = load(sums + (block * 3 + v) * N);
-    for (int64_t row = 0; row < rows; ++row, from += 4 * N, c += 2 * N) {
-      sum[0] = fma(load(from), load(c), sum[0]);
-      sum[1] = fma(load(from + N), load(c), sum[1]);
-      sum[2] = fma(load(from + 3 * N), load(c + N), sum[2]);
+    V all[3] = {};
+    for (int64_t row = 0; row < rows;) {
+      const int64_t last = rows - row < ROW_RUN ? rows : row + ROW_RUN;
+      V sum[3] = {};
+      for (; row < last; ++row, from += 4 * N, c += 2 * N) {
+        sum[0] = fma(load(from), load(c), sum[0]);
+        sum[1] = fma(load(from + N), load(c), sum[1]);
+        sum[2] = fma(load(from + 3 * N), load(c + N), sum[2]);
+      }
+      for (int v = 0; v < 3; ++v) all[v] = all[v] + sum[v];
     }
-    for (int v = 0; v < 3; ++v) store(sums + (block * 3 + v) * N, sum[v]);
+    for (int v = 0; v < 3; ++v) store(sums + (block * 3 + v) * N, load(sums + (block * 3 + v) * N) + all[v]);
   }
 
   // d x of rows [first, last) of the chunk, added to what is there if `add`; to(row) is its address. K blocks are summed
-  // apart: 4 H products one after another err several times as much.
+  // apart.
   template <class To>
   void inputs(const Panels<S>& w, int64_t first, int64_t last, bool add, A* scratch, To to) const {
-    const int64_t width = w.vectors * N, step = K_BLOCK / (4 * N) > 0 ? K_BLOCK / (4 * N) : 1;
+    const int64_t gates = w.vectors == 1 ? K_BLOCK / 8 : K_BLOCK;  // few inputs: as exact as a dot product of many lanes
+    const int64_t width = w.vectors * N, step = gates / (4 * N) > 0 ? gates / (4 * N) : 1;
     for (int64_t panel = first; panel < last; panel += ROW_PANEL) {
       int64_t rows = last - panel < ROW_PANEL ? last - panel : ROW_PANEL;
       for (int64_t row = 0; row < rows; ++row)

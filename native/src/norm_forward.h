@@ -114,8 +114,7 @@ struct NormForward : Forward<S> {
       if (z.gate_vectors(block) < 4) {
         shared_multiply<S, R>(acc, a, weights, K, z.gate_vectors(block));
       } else {
-        tile_clear<S, R, 4>(acc);
-        tile_multiply<S, R, 4>(acc, a, weights, 4 * N, K);
+        tile_product<S, R, 4>(acc, a, weights, 4 * N, K);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)

@@ -1,6 +1,6 @@
 // The register tile: R rows x V vectors of accumulators, to which products are added in the order
-// of k. Each accumulator sees the same operations whichever tile it sits in, so results do not
-// depend on how rows and units are cut.
+// of k, blocks of SUM_BLOCK apart. Each accumulator sees the same operations whichever tile it sits in,
+// so results do not depend on how rows and units are cut.
 #pragma once
 
 #include <utility>
@@ -9,6 +9,10 @@
 
 namespace tg {
 namespace TG_ISA {
+
+// Products that are added one after another, at most: thousands of them err several times as much as their blocks summed
+// apart. Even, for the pairs of bfloat16.
+constexpr int64_t SUM_BLOCK = 512;
 
 template <class S, int R, int V>
 using Tile = typename Types<S>::V[R][V];
@@ -21,14 +25,7 @@ TG_INLINE void tile_clear(Tile<S, R, V>& acc) {
     for (int v = 0; v < V; ++v) acc[r][v] = typename Types<S>::V{};
 }
 
-// From, and to, R rows of V vectors `stride` apart.
-template <class S, int R, int V>
-TG_INLINE void tile_load(Tile<S, R, V>& acc, const typename Types<S>::A* from, int64_t stride) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) acc[r][v] = load(from + r * stride + v * Types<S>::N);
-}
+// To R rows of V vectors `stride` apart.
 template <class S, int R, int V>
 TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, int64_t stride) {
 #pragma GCC unroll 8
@@ -37,6 +34,7 @@ TG_INLINE void tile_store(const Tile<S, R, V>& acc, typename Types<S>::A* to, in
     for (int v = 0; v < V; ++v) store(to + r * stride + v * Types<S>::N, acc[r][v]);
 }
 
+// Adds the tile to what is there.
 template <class S, int R, int V>
 TG_INLINE void tile_add(const Tile<S, R, V>& acc, typename Types<S>::A* to, int64_t stride) {
 #pragma GCC unroll 8
@@ -46,6 +44,15 @@ TG_INLINE void tile_add(const Tile<S, R, V>& acc, typename Types<S>::A* to, int6
       auto* at = to + r * stride + v * Types<S>::N;
       store(at, load(at) + acc[r][v]);
     }
+}
+
+// Adds what is there to the tile.
+template <class S, int R, int V>
+TG_INLINE void tile_join(Tile<S, R, V>& acc, const typename Types<S>::A* from, int64_t stride) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) acc[r][v] = load(from + r * stride + v * Types<S>::N) + acc[r][v];
 }
 
 // V vectors at p will soon be read, or written, and need not stay near if KEEP is 0. The empty statement is an effect:
@@ -152,6 +159,35 @@ TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S
   }
 }
 
+// sums[R][V][N] = a w over the blocks of k < K, a multiple of SUM_BLOCK. Not inlined, as few layers are so large.
+template <class S, int R, int V>
+__attribute__((noinline)) void sum_blocks(typename Types<S>::A* sums, const S* const* a, const S* w, int64_t stride,
+                                          int64_t K) {
+  for (int64_t k = 0; k < K; k += SUM_BLOCK, w += SUM_BLOCK * stride) {
+    Tile<S, R, V> acc;
+    const S* at[R];
+    for (int r = 0; r < R; ++r) at[r] = a[r] + k;
+    tile_clear<S, R, V>(acc);
+    tile_multiply<S, R, V>(acc, at, w, stride, SUM_BLOCK);
+    if (k) tile_add<S, R, V>(acc, sums, V * Types<S>::N);
+    else tile_store<S, R, V>(acc, sums, V * Types<S>::N);
+  }
+}
+
+// acc = a w, laid out as for `tile_multiply`, blocks of k summed apart.
+template <class S, int R, int V>
+TG_INLINE void tile_product(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int64_t K) {
+  alignas(VECTOR_BYTES) typename Types<S>::A sums[R * V * Types<S>::N];
+  const int64_t before = K > SUM_BLOCK ? (K - 1) / SUM_BLOCK * SUM_BLOCK : 0;
+  if (before) sum_blocks<S, R, V>(sums, a, w, stride, before);
+  const S* at[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) at[r] = a[r] + before;
+  tile_clear<S, R, V>(acc);
+  tile_multiply<S, R, V>(acc, at, w + before * stride, stride, K - before);
+  if (before) tile_join<S, R, V>(acc, sums, V * Types<S>::N);
+}
+
 // acc += a w over the gate gradients of one block, whose lanes beyond its units are zeros.
 template <class S, int R, int V>
 TG_INLINE void multiply_gates(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int units) {
@@ -173,13 +209,12 @@ TG_INLINE V own_lanes(const V (&shared)[Vectors], std::index_sequence<K...>) {
   return shuffle<(K < count ? from + K : N)...>(shared[Gate * Vectors / 4], V{});
 }
 
-// acc = a w as `tile_multiply` adds it, for gates that share V vectors.
+// acc = a w as `tile_product` adds it, for gates that share V vectors.
 template <class S, int R, int V>
 TG_INLINE void shared_multiply(Tile<S, R, 4>& acc, const S* const (&a)[R], const S* w, int64_t K) {
   using Lanes = std::make_index_sequence<Types<S>::N>;
   Tile<S, R, V> sums;
-  tile_clear<S, R, V>(sums);
-  tile_multiply<S, R, V>(sums, a, w, V * Types<S>::N, K);
+  tile_product<S, R, V>(sums, a, w, V * Types<S>::N, K);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     acc[r][0] = own_lanes<0>(sums[r], Lanes{});

@@ -55,20 +55,24 @@ def test_activations_have_exact_limits(lib, isa, name, dtype):
     np.testing.assert_array_equal(y, np.array(expected, x.dtype))
 
 
-def errors(layer, precise, x):
-    """Relative error of the output and of every gradient against float64."""
+def errors(layer, precise, *inputs):
+    """Relative error of the output and of every gradient against float64, for inputs x, h_0, c_0."""
     found = []
     weight = torch.randn(1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for module, data in ((layer, x), (precise, x.double())):
-        data = data.detach().requires_grad_()
-        output = module(data)[0]
+    for module, kind in ((layer, torch.Tensor.clone), (precise, torch.Tensor.double)):
+        x, *state = leaves = [kind(p).requires_grad_() for p in inputs]
+        output = module(x, tuple(state))[0]
         scale = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output).sin() * weight
-        gradients = torch.autograd.grad(output, [data, *module.parameters()], scale.to(output.dtype))
+        gradients = torch.autograd.grad(output, [*leaves, *module.parameters()], scale.to(output.dtype))
         found.append([output, *gradients])
     return [((a.double() - b).norm() / b.norm()).item() for a, b in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("sizes", [(50, 8, 16, 32), (120, 3, 30, 70), (20, 16, 64, 128), (3, 4, 16, 1024)], ids=str)
+# T, B, I, H; the last ones have many terms in the sums over units, inputs, and steps and rows
+EXACT = [(50, 8, 16, 32), (120, 3, 30, 70), (20, 16, 64, 128), (3, 4, 16, 1024), (6, 8, 5000, 21), (300, 64, 5, 21)]
+
+
+@pytest.mark.parametrize("sizes", EXACT, ids=str)
 @pytest.mark.parametrize(("dtype", "outputs", "gradients"), [(torch.float32, 1.5, 2.0), (torch.bfloat16, 2.0, 2.0)])
 def test_as_exact_as_torch(isa, sizes, dtype, outputs, gradients):
     T, B, I, H = sizes
@@ -76,8 +80,10 @@ def test_as_exact_as_torch(isa, sizes, dtype, outputs, gradients):
     ours, precise = tg.LSTM(I, H, dtype=dtype), torch.nn.LSTM(I, H).double()
     ours.load_state_dict(theirs.state_dict())
     precise.load_state_dict(theirs.state_dict())
-    x = torch.randn(T, B, I).to(dtype)
-    our, their = errors(ours, precise, x), errors(theirs, precise, x)
+    inputs = [
+        (scale * torch.randn(shape)).to(dtype) for shape, scale in (((T, B, I), 1), ((1, B, H), 0.5), ((1, B, H), 0.5))
+    ]
+    our, their = errors(ours, precise, *inputs), errors(theirs, precise, *inputs)
     assert our[0] <= outputs * their[0], (our[0], their[0])
     for found, allowed in zip(our[1:], their[1:], strict=True):
         assert found <= gradients * allowed, (our, their)

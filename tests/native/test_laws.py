@@ -106,6 +106,7 @@ PRECISE.remove(("norm and projection", torch.float32))
 # T, B, I, H: the edges, some large odd widths, and rows enough for a backward pass in 2 and in 8 parts.
 SIZES = [(1, 1, 1, 1), (3, 2, 1, 70), (300, 1, 2, 3), (2, 33, 70, 1), (40, 7, 33, 17), (5, 13, 3, 257), (2, 3, 511, 5)]
 SIZES += [(40, 37, 11, 24), (33, 133, 4, 17)]
+SIZES += [(9, 8, 1100, 21), (5, 3, 1030, 21), (1, 2, 513, 530)]  # more than a block of inputs, read by tiles or before
 
 
 def sampled(count, longest=300, seed=7):
@@ -165,6 +166,8 @@ def test_bfloat16_is_near_float64(isa, sizes, kind):
 CASES = [(23, 19, 11, 37, torch.float32), (9, 40, 64, 80, torch.float32), (11, 13, 6, 21, torch.bfloat16)]
 CASES += [(7, 9, 5, 130, torch.float64), (600, 3, 4, 9, torch.float32), (40, 1, 5, 64, torch.float32)]
 CASES += [(90, 4, 5, 37, torch.float32)]
+CASES += [(12, 9, 1100, 21, torch.float32), (11, 10, 1027, 21, torch.bfloat16)]  # sums of several blocks
+CASES += [(5, 8, 3, 1030, torch.float32), (4, 7, 3, 529, torch.bfloat16)]
 CASES += [(40, 37, 11, 24, torch.float32), (35, 70, 5, 21, torch.bfloat16), (33, 133, 4, 17, torch.float64)]
 CASES += [(*sizes, dtype) for sizes, dtype in zip(sampled(2, 40, 3), (torch.bfloat16, torch.float32), strict=True)]
 
