@@ -25,6 +25,13 @@ def test_packed():
     assert f"{inference:.1f} and {training:.1f} on packed sequences" in README
 
 
+def test_accuracy():
+    found = re.search(r"^float32: outputs err (0\.\d\d) .*, gradients (0\.\d\d) times", page("accuracy.md"), re.M)
+    assert found is not None
+    outputs, gradients = (value.removeprefix("0") for value in found.groups())
+    assert f"{outputs} of torch's error at the output and {gradients} in the gradients" in README
+
+
 def test_gradients():
     first = re.search(r"^\| LSTM, chrono, .*$", page("gradients.md"), re.M)
     assert first is not None
