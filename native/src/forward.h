@@ -384,7 +384,7 @@ struct Forward {
       Tile<S, R, W> acc;
       const S* h[R];
       for (int r = 0; r < R; ++r) h[r] = rows.h_new[row + r];
-      tile_product<S, R, W>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
+      tile_product<S, R, W, SUM_BLOCK / 4>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

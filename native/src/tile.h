@@ -159,27 +159,27 @@ TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S
   }
 }
 
-// sums[R][V][N] = a w over the blocks of k < K, a multiple of SUM_BLOCK. Not inlined, as few layers are so large.
-template <class S, int R, int V>
+// sums[R][V][N] = a w over the blocks of k < K, a multiple of BLOCK. Not inlined, as few layers are so large.
+template <class S, int R, int V, int64_t BLOCK>
 __attribute__((noinline)) void sum_blocks(typename Types<S>::A* sums, const S* const* a, const S* w, int64_t stride,
                                           int64_t K) {
-  for (int64_t k = 0; k < K; k += SUM_BLOCK, w += SUM_BLOCK * stride) {
+  for (int64_t k = 0; k < K; k += BLOCK, w += BLOCK * stride) {
     Tile<S, R, V> acc;
     const S* at[R];
     for (int r = 0; r < R; ++r) at[r] = a[r] + k;
     tile_clear<S, R, V>(acc);
-    tile_multiply<S, R, V>(acc, at, w, stride, SUM_BLOCK);
+    tile_multiply<S, R, V>(acc, at, w, stride, BLOCK);
     if (k) tile_add<S, R, V>(acc, sums, V * Types<S>::N);
     else tile_store<S, R, V>(acc, sums, V * Types<S>::N);
   }
 }
 
 // acc = a w, laid out as for `tile_multiply`, blocks of k summed apart.
-template <class S, int R, int V>
+template <class S, int R, int V, int64_t BLOCK = SUM_BLOCK>
 TG_INLINE void tile_product(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int64_t K) {
   alignas(VECTOR_BYTES) typename Types<S>::A sums[R * V * Types<S>::N];
-  const int64_t before = K > SUM_BLOCK ? (K - 1) / SUM_BLOCK * SUM_BLOCK : 0;
-  if (before) sum_blocks<S, R, V>(sums, a, w, stride, before);
+  const int64_t before = K > BLOCK ? (K - 1) / BLOCK * BLOCK : 0;
+  if (before) sum_blocks<S, R, V, BLOCK>(sums, a, w, stride, before);
   const S* at[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) at[r] = a[r] + before;

@@ -75,13 +75,23 @@ EXACT = [(50, 8, 16, 32), (120, 3, 30, 70), (20, 16, 64, 128), (3, 4, 16, 1024),
 @pytest.mark.parametrize("sizes", EXACT, ids=str)
 @pytest.mark.parametrize(("dtype", "outputs", "gradients"), [(torch.float32, 1.5, 2.0), (torch.bfloat16, 2.0, 2.0)])
 def test_as_exact_as_torch(isa, sizes, dtype, outputs, gradients):
+    compare(sizes, dtype, outputs, gradients)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_a_projection_as_exact_as_torch(isa):
+    compare((3, 16, 40, 1100), torch.float32, 1.5, 2.0, proj_size=130)
+
+
+def compare(sizes, dtype, outputs, gradients, **options):
     T, B, I, H = sizes
-    theirs = torch.nn.LSTM(I, H).to(dtype)
-    ours, precise = tg.LSTM(I, H, dtype=dtype), torch.nn.LSTM(I, H).double()
+    theirs = torch.nn.LSTM(I, H, **options).to(dtype)
+    ours, precise = tg.LSTM(I, H, dtype=dtype, **options), torch.nn.LSTM(I, H, **options).double()
     ours.load_state_dict(theirs.state_dict())
     precise.load_state_dict(theirs.state_dict())
     inputs = [
-        (scale * torch.randn(shape)).to(dtype) for shape, scale in (((T, B, I), 1), ((1, B, H), 0.5), ((1, B, H), 0.5))
+        (scale * torch.randn(shape)).to(dtype)
+        for shape, scale in (((T, B, I), 1), ((1, B, options.get("proj_size", H)), 0.5), ((1, B, H), 0.5))
     ]
     our, their = errors(ours, precise, *inputs), errors(theirs, precise, *inputs)
     assert our[0] <= outputs * their[0], (our[0], their[0])
