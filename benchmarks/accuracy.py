@@ -52,7 +52,7 @@ def draw(shape: Shape, dtype: torch.dtype, seed: int) -> dict[str, tuple[float, 
     for lstm in (layer(tg.LSTM, shape, source, dtype), source):
         found = results(lstm, inputs, weight)
         errors.append([((found[name] - p).norm() / p.norm()).item() for name, p in exact.items()])
-    return {name: pair for name, *pair in zip(exact, *errors, strict=True)}  # type: ignore[misc]
+    return dict(zip(exact, zip(*errors, strict=True), strict=True))
 
 
 def measure(shapes: list[Shape], draws: int) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def document(command: str, about: dict[str, Any], rows: list[dict[str, Any]]) ->
             "",
             f"Made by `{command}`, which says what is measured: the errors of tidegate and of torch against float64.",
             "",
-            *(f"- {k}: {v:.1f}" if isinstance(v, float) else f"- {k}: {v}" for k, v in about.items()),
+            *(f"- {k}: {v}" for k, v in about.items()),
             "",
             *summary(rows),
             "",

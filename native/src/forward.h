@@ -274,7 +274,8 @@ struct Forward {
         project_shared(x, count, block, to);
         continue;
       }
-      for (int64_t k = 0; k < z.I; k += SUM_BLOCK) {  // of all rows, whose weights stay near: the sums of `tile_product`
+      int64_t k = 0;
+      do {  // a block of inputs for all rows, whose weights stay near; also of none, for the biases
         const int64_t inputs = z.I - k < SUM_BLOCK ? z.I - k : SUM_BLOCK;
         for_tiles(count, [&](int64_t row, auto size) {
           constexpr int R = decltype(size)::value;
@@ -288,7 +289,8 @@ struct Forward {
           if (k + inputs == z.I) put_biased<R>(acc, block, at, z.G);
           else tile_store<S, R, 4>(acc, at, z.G);
         });
-      }
+        k += SUM_BLOCK;
+      } while (k < z.I);
     }
   }
 
@@ -384,7 +386,7 @@ struct Forward {
       Tile<S, R, W> acc;
       const S* h[R];
       for (int r = 0; r < R; ++r) h[r] = rows.h_new[row + r];
-      tile_product<S, R, W, SUM_BLOCK / 4>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
+      tile_product<S, R, W, OUTPUT_BLOCK>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

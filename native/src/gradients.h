@@ -12,7 +12,7 @@
 namespace tg {
 namespace TG_ISA {
 
-constexpr int64_t K_BLOCK = SUM_BLOCK;  // rows of gate gradients that stay in the L2 cache
+constexpr int64_t K_BLOCK = SUM_BLOCK;  // rows of gate gradients that are summed apart and stay in the L2 cache
 constexpr int64_t ROW_PANEL = 96;       // rows of d x that stay there
 constexpr int64_t ROW_RUN = 32;         // rows whose gate gradients are added one after another for biases and peepholes
 
@@ -164,8 +164,8 @@ struct Gradients {
   // apart.
   template <class To>
   void inputs(const Panels<S>& w, int64_t first, int64_t last, bool add, A* scratch, To to) const {
-    const int64_t gates = w.vectors == 1 ? K_BLOCK / 8 : K_BLOCK;  // few inputs: as exact as a dot product of many lanes
-    const int64_t width = w.vectors * N, step = gates / (4 * N) > 0 ? gates / (4 * N) : 1;
+    const int64_t gates = w.vectors == 1 ? K_BLOCK / 8 : K_BLOCK;  // peers sum a single input's in many lanes
+    const int64_t width = w.vectors * N, step = gates / (4 * N);
     for (int64_t panel = first; panel < last; panel += ROW_PANEL) {
       int64_t rows = last - panel < ROW_PANEL ? last - panel : ROW_PANEL;
       for (int64_t row = 0; row < rows; ++row)

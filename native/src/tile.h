@@ -1,5 +1,5 @@
 // The register tile: R rows x V vectors of accumulators, to which products are added in the order
-// of k, blocks of SUM_BLOCK apart. Each accumulator sees the same operations whichever tile it sits in,
+// of k, and blocks of k in theirs. Each accumulator sees the same operations whichever tile it sits in,
 // so results do not depend on how rows and units are cut.
 #pragma once
 
@@ -11,8 +11,8 @@ namespace tg {
 namespace TG_ISA {
 
 // Products that are added one after another, at most: thousands of them err several times as much as their blocks summed
-// apart. Even, for the pairs of bfloat16.
-constexpr int64_t SUM_BLOCK = 512;
+// apart. Fewer where h is projected, as no activation makes the error of that sum smaller. Even, for the pairs of bfloat16.
+constexpr int64_t SUM_BLOCK = 512, OUTPUT_BLOCK = 128;
 
 template <class S, int R, int V>
 using Tile = typename Types<S>::V[R][V];

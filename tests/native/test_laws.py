@@ -137,6 +137,15 @@ def test_equals_the_reference(isa, sizes, option, dtype):
                 assert error <= 2 * allowed + 1e-4 * exact[name].abs().max(), (name, error, allowed)
 
 
+@pytest.mark.parametrize("rows", [2, 9])
+def test_no_inputs(isa, rows):
+    """What remains are the biases and the memory."""
+    layer = Layer(3, rows, 0, 21, directions=2)
+    found = layer.run()
+    for name, want in layer.run(backend="reference").items():
+        assert_close(found[name], want, 3e-5, name)
+
+
 @pytest.mark.parametrize("outputs", [0, 1, 15, 16, 70, 131])
 @pytest.mark.parametrize("units", [16, 70])
 def test_projections_of_any_size(isa, outputs, units):
