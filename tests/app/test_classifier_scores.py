@@ -14,15 +14,9 @@ from task_cases import first_of_two, verses, waves
 from tidegate.data.sequences import from_arrays
 from tidegate.tasks import fonts
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
-from tidegate.tasks.classify_metrics import (
-    accuracy_interval,
-    confusion,
-    fit_temperature,
-    ratio_interval,
-    scores,
-    to_probabilities,
-)
+from tidegate.tasks.classify_metrics import accuracy_interval, confusion, ratio_interval, scores
 from tidegate.tasks.pictures import draw_confusion
+from tidegate.tasks.temperature import fit_temperature, to_probabilities
 
 
 def test_scores_by_hand():

@@ -19,11 +19,11 @@ from task_cases import next_token, spoken
 import tidegate as tg
 from tidegate.data.tagged import from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.demos import written
 from tidegate.tasks.sequence_data import SequenceScaling
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import Steps, Vocabulary
+from tidegate.tasks.temperature import fit_temperature
 from tidegate.training import loop
 
 SMALL = {

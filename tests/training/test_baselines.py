@@ -10,7 +10,7 @@ from tables import hourly
 
 from tidegate.data.build import make_panel
 from tidegate.data.windows import Origins, Scaling, Windows
-from tidegate.tasks.baselines import PENALTIES, _lines_with_gaps, fit_baselines, scaled_truth
+from tidegate.tasks.baselines import PENALTIES, _lines_with_gaps, fit_baselines
 
 LEVELS = [0.1, 0.5, 0.9]
 HORIZON, SEASON = 30, 24  # farther than one season
@@ -119,6 +119,6 @@ def test_ridge_sees_what_first_happens_late_in_the_table():
     low = windows.start
     made = fit_baselines(windows, windows.origins(low, low + 400), windows.origins(low + 400, low + 450), LEVELS, 0)
     origins = windows.origins(low + 450, low + 500)
-    truth = scaled_truth(windows, origins)
+    truth = windows.scaled_truth(origins)
     errors = {name: np.nanmean(np.abs(made[name](origins)[..., 1] - truth)) for name in ("ridge", "naive")}
     assert errors["ridge"] < 0.25 * errors["naive"]

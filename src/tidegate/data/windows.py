@@ -181,6 +181,16 @@ class Origins:
         """These, and others after them."""
         return Origins(np.concatenate([self.series, other.series]), np.concatenate([self.step, other.step]))
 
+    def sample(self, most: int, seed: int) -> Origins:
+        """At most so many, drawn without replacement, in order."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
+    def parts(self, size: int = 2_048) -> list[Origins]:
+        """Parts whose windows fit in memory; one at least."""
+        return [self.take(slice(k, k + size)) for k in range(0, max(len(self), 1), size)]
+
 
 class Batch(NamedTuple):
     """Windows of several origins."""
@@ -312,6 +322,11 @@ class Windows:
         values = self.panel.targets[np.clip(rows, 0, len(self.panel.targets) - 1)].astype(np.float64)
         values[~inside] = np.nan
         return values
+
+    def scaled_truth(self, origins: Origins) -> np.ndarray:
+        """What happened (n, horizon, C) in scaled units; NaN where missing."""
+        scale = self.scaling.target[origins.series][:, None]
+        return (self.truth(origins) - scale[..., 0]) / scale[..., 1]
 
     def _gather(
         self, flat: Tensor, series: Tensor, steps: Tensor, scale: Tensor, limit: float = COVARIATE_LIMIT

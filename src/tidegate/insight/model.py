@@ -189,7 +189,6 @@ def open_forecast(
     DataError
         If the part holds no whole window.
     """
-    from tidegate.tasks.baselines import sample
     from tidegate.tasks.forecast import Forecaster
 
     if not isinstance(forecaster, Forecaster):
@@ -207,8 +206,8 @@ def open_forecast(
     if len(origins) == 0:
         raise DataError(f"the {part} part of this table holds no whole window; bring the data of the training")
     training = windows.origins(*spans["train"], forecaster.stride)
-    known = windows.batch(sample(training if len(training) else origins, 512, seed)).inputs
-    chosen = sample(origins, most, seed)
+    known = windows.batch((training if len(training) else origins).sample(512, seed)).inputs
+    chosen = origins.sample(most, seed)
     time, unit = time_unit(windows.panel.grid)
     return OpenForecast(
         forecaster,

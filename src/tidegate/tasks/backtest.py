@@ -14,7 +14,6 @@ import numpy as np
 
 from tidegate.data.windows import Origins, Windows
 from tidegate.errors import DataError
-from tidegate.tasks.baselines import fit_baselines
 from tidegate.tasks.metrics import bootstrap_coverage, by_horizon, covered, finite, intervals, scores
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def run_backtest(
     The model's intervals are corrected at each origin with the errors known by then, those of the
     validation part included; the baselines have quantiles from their training errors.
     """
+    from tidegate.tasks.baselines import fit_baselines  # scikit-learn, which other commands need not wait for
+
     forecaster.check_comparisons(compare)
     windows = forecaster.windows_for(data)
     parts, config = forecaster.parts_, forecaster.resolved_

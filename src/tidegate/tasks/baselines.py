@@ -21,7 +21,6 @@ Array = np.ndarray
 Predict = Callable[[Origins], Array]  # points (n, h, C)
 MAX_ROWS = 20_000  # training windows of the regression, and of the errors' quantiles
 MAX_CELLS = 60_000_000  # values in the regression's design matrix
-CHUNK = 2_048
 PENALTIES = (10.0, 100.0, 1_000.0, 10_000.0)
 
 
@@ -29,7 +28,7 @@ def fit_baselines(
     windows: Windows, train: Origins, valid: Origins, levels: Sequence[float], seed: int
 ) -> dict[str, Callable[[Origins], Array]]:
     """Each baseline by name: a function from origins to quantiles (n, h, C, Q)."""
-    train = sample(train, MAX_ROWS, seed)
+    train = train.sample(MAX_ROWS, seed)
     points: dict[str, Predict] = {
         "naive": lambda origins: _naive(windows, origins),
         "seasonal naive": lambda origins: _seasonal(windows, origins),
@@ -38,31 +37,18 @@ def fit_baselines(
     return {name: _with_quantiles(windows, point, train, levels) for name, point in points.items()}
 
 
-def sample(origins: Origins, most: int, seed: int) -> Origins:
-    """At most so many origins, drawn without replacement, in order."""
-    if len(origins) <= most:
-        return origins
-    return origins.take(np.sort(np.random.default_rng(seed).choice(len(origins), most, replace=False)))
-
-
 def _with_quantiles(
     windows: Windows, point: Predict, train: Origins, levels: Sequence[float]
 ) -> Callable[[Origins], Array]:
-    errors = scaled_truth(windows, train) - point(train)  # (n, h, C)
+    errors = windows.scaled_truth(train) - point(train)  # (n, h, C)
     spread = np.moveaxis(np.nan_to_num(np.nanquantile(errors, levels, axis=0)), 0, -1)  # (h, C, Q)
     spread -= spread[..., [list(levels).index(0.5)]]  # the point stays the median
     return lambda origins: point(origins)[..., None] + spread
 
 
-def scaled_truth(windows: Windows, origins: Origins) -> Array:
-    """What happened (n, h, C) in scaled units; NaN where missing."""
-    scale = windows.scaling.target[origins.series][:, None]
-    return (windows.truth(origins) - scale[..., 0]) / scale[..., 1]
-
-
 def _naive(windows: Windows, origins: Origins) -> Array:
     """The last value observed, for all steps."""
-    last = np.concatenate([windows.batch(part).last.numpy() for part in chunks(origins)])
+    last = np.concatenate([windows.batch(part).last.numpy() for part in origins.parts()])
     return np.repeat(last[:, None], windows.horizon, 1)
 
 
@@ -70,7 +56,7 @@ def _seasonal(windows: Windows, origins: Origins) -> Array:
     """The value a season before; the last value observed where that is missing."""
     c, h = len(windows.panel.target_names), windows.horizon
     found = []
-    for part in chunks(origins):
+    for part in origins.parts():
         batch = windows.batch(part)
         ahead = batch.inputs[-h:].transpose(0, 1).numpy()  # (n, h, I)
         lag = ahead[..., 2 * c : 3 * c]
@@ -81,13 +67,13 @@ def _seasonal(windows: Windows, origins: Origins) -> Array:
 def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predict:
     """Linear regression of all steps ahead on the whole window, penalty chosen on the validation part."""
     columns = len(windows.names) * (windows.history + windows.horizon)
-    train = sample(train, max(200, MAX_CELLS // columns), seed)
+    train = train.sample(max(200, MAX_CELLS // columns), seed)
     keep: Array | None = None
 
     def design(origins: Origins) -> tuple[Array, Array]:
         """What the network sees, the levels that it is relative to included, and the last value."""
         rows, lasts = [], []
-        for part in chunks(origins):
+        for part in origins.parts():
             batch = windows.batch(part)
             x = torch.cat([batch.inputs.transpose(0, 1).flatten(1), batch.last, batch.level], 1)  # (n, T * I + C + P)
             rows.append(x.numpy() if keep is None else x.numpy()[:, keep])
@@ -99,10 +85,10 @@ def _ridge(windows: Windows, train: Origins, valid: Origins, seed: int) -> Predi
     keep = keep[_distinct(x[:, keep])]
     scaler = StandardScaler()
     x = scaler.fit_transform(x[:, keep])
-    y = (scaled_truth(windows, train) - last).reshape(len(train), -1)
-    checked = sample(valid, 2_000, seed)
+    y = (windows.scaled_truth(train) - last).reshape(len(train), -1)
+    checked = valid.sample(2_000, seed)
     x_valid, last = design(checked)
-    y_valid = (scaled_truth(windows, checked) - last).reshape(len(checked), -1)
+    y_valid = (windows.scaled_truth(checked) - last).reshape(len(checked), -1)
     models = _lines_with_gaps(x, y) if np.isnan(y).any() else _lines(x, y)
     losses = [np.nanmean(np.abs(line(scaler.transform(x_valid)) - y_valid)) for line in models]
     best = models[int(np.nanargmin(losses))]
@@ -149,8 +135,3 @@ def _distinct(x: Array) -> Array:
     _, first, which = np.unique(few, axis=1, return_index=True, return_inverse=True)
     earlier = first[which]  # for each column the first one that is like it in these rows
     return np.array([k for k, e in enumerate(earlier) if e == k or not np.array_equal(x[:, e], x[:, k])])
-
-
-def chunks(origins: Origins, size: int = CHUNK) -> list[Origins]:
-    """Origins in parts that fit in memory."""
-    return [origins.take(slice(k, k + size)) for k in range(0, max(len(origins), 1), size)]

@@ -29,10 +29,10 @@ from tidegate.tasks.classify_data import (
     without_labels,
 )
 from tidegate.tasks.classify_job import CHUNK, ClassifyJob, pretraining
-from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.classify_network import ClassifyNet
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, check_distinct
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
+from tidegate.tasks.temperature import fit_temperature
 from tidegate.training.ensemble import mean_of_probabilities
 from tidegate.training.pretrain import NextStepJob
 

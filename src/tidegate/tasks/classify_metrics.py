@@ -1,4 +1,4 @@
-"""Scores of stated probabilities against true classes, and the temperature that calibrates them.
+"""Scores of stated probabilities against true classes.
 
 N sequences, K classes.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
 
 Array = np.ndarray
@@ -74,24 +72,3 @@ def ratio_interval(sums: Array, sizes: Array, seed: int) -> tuple[float, float]:
         found.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     return float(low), float(high)
-
-
-def fit_temperature(logits: Array, codes: Array) -> float:
-    """What to divide scores (N, K) by, so that stated probabilities are right (Guo et al. 2017).
-
-    The maximum of the likelihood times a normal prior on the logarithm of the temperature (mean 0,
-    standard deviation 1/2), so that a few sequences, all classified rightly, do not make it zero.
-    """
-    if not len(codes):
-        return 1.0
-
-    def loss(log_temperature: float) -> float:
-        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(codes)), codes].sum()
-        return 2 * log_temperature**2 - likelihood
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def to_probabilities(logits: Array, temperature: float) -> Array:
-    """Calibrated probabilities (N, K)."""
-    return softmax(logits.astype(np.float64) / temperature, axis=1)

@@ -20,7 +20,6 @@ from tidegate.data.windows import EVER, Origins, Scaling, Windows
 from tidegate.errors import ConfigError
 from tidegate.tasks import calibration
 from tidegate.tasks.backtest import Backtest, evaluate, run_backtest
-from tidegate.tasks.baselines import chunks, scaled_truth
 from tidegate.tasks.estimator import as_names
 from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.forecast_data import (
@@ -346,14 +345,14 @@ class Forecaster(PanelLearner):
     def quantiles(self, windows: Windows, origins: Origins) -> np.ndarray:
         """Uncorrected quantiles (n, h, C, Q) in scaled units."""
         self.model_.eval()
-        parts = [self.model_(windows.batch(part)).numpy() for part in chunks(origins, 512)]
+        parts = [self.model_(windows.batch(part)).numpy() for part in origins.parts(512)]
         return np.concatenate(parts).astype(np.float64)
 
     def _finish(self) -> None:
         """Margins and the shape of errors, from forecasts of the parts not trained on."""
         self._rolled = None
         rolled = self.rolled(self.windows_)
-        truth = scaled_truth(self.windows_, rolled.origins)
+        truth = self.windows_.scaled_truth(rolled.origins)
         scores = calibration.normal_scores(rolled.corrected, truth, self.config.quantiles)
         self.calibration_ = {"margins": rolled.margins, "scores": scores}
 
@@ -364,9 +363,7 @@ class Forecaster(PanelLearner):
         origins = windows.origins(self.parts_.train_end, windows.end, self.stride)
         start = windows.panel.first[origins.series] + origins.step
         quantiles = self.quantiles(windows, origins)
-        corrected, margins = calibration.rolling(
-            quantiles, scaled_truth(windows, origins), start, self.config.quantiles
-        )
+        corrected, margins = calibration.rolling(quantiles, windows.scaled_truth(origins), start, self.config.quantiles)
         found = Rolled(origins, start, quantiles, corrected, margins)
         if getattr(self, "windows_", None) is windows:
             self._rolled = found

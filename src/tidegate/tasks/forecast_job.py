@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from tidegate.data.windows import Batch, Origins, Windows
-from tidegate.tasks.baselines import chunks, sample
 from tidegate.tasks.forecast_config import ForecastConfig
 from tidegate.tasks.network import ForecastNet, pinball
 from tidegate.training.pretrain import NextStep, NextStepJob
@@ -20,7 +19,7 @@ class ForecastJob:
 
     def __init__(self, model: ForecastNet, windows: Windows, train: Origins, valid: Origins, config: ForecastConfig):
         self.model, self.windows, self.train = model, windows, train
-        self.valid = sample(valid, VALIDATION_WINDOWS, config.seed)
+        self.valid = valid.sample(VALIDATION_WINDOWS, config.seed)
         self.config = config
         self.levels = torch.tensor(config.quantiles)
         panel = windows.panel
@@ -41,7 +40,7 @@ class ForecastJob:
 
     def validate(self, model: nn.Module, device: torch.device) -> float:
         """Mean pinball loss in scaled units."""
-        parts = [self._loss(model, self.windows.batch(part), device) for part in chunks(self.valid, 512)]
+        parts = [self._loss(model, self.windows.batch(part), device) for part in self.valid.parts(512)]
         return sum(float(loss) * weight for loss, weight in parts) / max(sum(weight for _, weight in parts), 1.0)
 
     def _scaled(self, batch: Batch) -> Batch:
@@ -62,7 +61,7 @@ def pretraining(
     model: ForecastNet, windows: Windows, train: Origins, valid: Origins, config: ForecastConfig
 ) -> NextStepJob:
     """Next-step prediction over the histories of the windows."""
-    origins = train.then(sample(valid, VALIDATION_WINDOWS, config.seed))
+    origins = train.then(valid.sample(VALIDATION_WINDOWS, config.seed))
     index = np.arange(len(origins))
 
     def gather(chosen: np.ndarray) -> tuple[Tensor, Tensor]:

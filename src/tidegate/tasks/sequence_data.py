@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from tidegate.data.columns import percent
@@ -124,6 +123,8 @@ def _part_groups(
         raise DataError("--group leaves too few groups for training, validation and test; three at least are needed")
     if np.bincount(codes[left]).max() < 2:
         raise DataError("--group: no label occurs twice in what is left to part by groups; give more sequences")
+    from sklearn.model_selection import StratifiedGroupKFold  # here, as other commands need not wait for it
+
     folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold

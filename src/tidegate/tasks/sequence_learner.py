@@ -17,10 +17,10 @@ from torch import Tensor
 
 from tidegate.data.table import is_pandas
 from tidegate.errors import DataError
-from tidegate.tasks.classify_metrics import to_probabilities
 from tidegate.tasks.learner import Learner, Report
 from tidegate.tasks.run import digest
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, split
+from tidegate.tasks.temperature import to_probabilities
 
 TEST = 0.2  # of tables and files; a list's user parts the data, as scikit-learn does
 PARTS = ("train", "valid")

@@ -16,7 +16,6 @@ from torch import Tensor
 from tidegate.data.table import as_given
 from tidegate.data.tagged import COLUMNS, TaggedSequences, from_columns, from_lists, from_tagged_table
 from tidegate.errors import ConfigError, DataError
-from tidegate.tasks.classify_metrics import fit_temperature
 from tidegate.tasks.sequence_data import SequenceScaling, about_values, check_distinct
 from tidegate.tasks.sequence_learner import TEST, SequenceLearner
 from tidegate.tasks.tag_config import FORMS, TagConfig
@@ -32,6 +31,7 @@ from tidegate.tasks.tag_data import (
 )
 from tidegate.tasks.tag_job import CHUNK, TagJob
 from tidegate.tasks.tag_network import TagNet
+from tidegate.tasks.temperature import fit_temperature
 
 
 class Tagger(SequenceLearner):
