@@ -73,44 +73,40 @@ struct Backward {
       : p(p), z(p), d(d), w(w), hr(hr), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
         zoneout(p, d) {}
 
-  // d h of the step before, as far as it comes through the gates; each(r) is called once for every row r, at
-  // different times where there are several blocks.
-  template <int R, int W, class Each>
-  TG_INLINE void recur(Tile<S, R, W>& acc, int64_t first, int64_t vector, Each each) {
+  // sums[R][W][N] = d h of the step before, as far as it comes through the gates. EXPECTS: `finish` follows. Not
+  // inlined: one copy of these tiles serves all that need them.
+  template <int R, int W>
+  __attribute__((noinline)) void recur(A* sums, int64_t first, int64_t vector, bool expects) {
+    Tile<S, R, W> acc;
     tile_clear<S, R, W>(acc);
-    alignas(VECTOR_BYTES) A sums[R * W * N];
     const S* a[R];
     bool any = false;
     for (int r = 0; r < R; ++r) a[r] = rows.next[first + r], any |= a[r] != none;
-    if (!any) {  // the first step of all, or none of these rows goes on
-      for (int64_t r = 0; r < R; ++r) each(r);
-      return;
-    }
     const S* weights = w.panel(vector);
-    const int64_t width = w.stride(vector);
-    for (int64_t block = 0; block < z.blocks; ++block) {
+    const int64_t width = w.stride(vector), blocks = any ? z.blocks : 0;  // none: no row goes on, or the first step of all
+    for (int64_t block = 0; block < blocks; ++block) {
       if (block && block % SUM_GATES == 0) {
         if (block > SUM_GATES) tile_add<S, R, W>(acc, sums, W * N);
         else tile_store<S, R, W>(acc, sums, W * N);
         tile_clear<S, R, W>(acc);
       }
-      for (int64_t r = block; r < R; r += z.blocks) each(r);
+      for (int64_t r = block; expects && r < R; r += blocks) expect<W>(first + r, vector);
       multiply_gates<S, R, W>(acc, a, weights, width, z.units(block));
       weights += width * 4 * N;
       for (int r = 0; r < R; ++r) a[r] += stride;
     }
-    if (z.blocks > SUM_GATES) tile_join<S, R, W>(acc, sums, W * N);
+    if (blocks > SUM_GATES) tile_join<S, R, W>(acc, sums, W * N);
+    tile_store<S, R, W>(acc, sums, W * N);
     for (int r = 0; r < R; ++r)  // zeros times a weight that is infinite are NaN
-      if (rows.next[first + r] == none)
-        for (int v = 0; v < W; ++v) acc[r][v] = V{};
+      if (rows.next[first + r] == none) std::memset(sums + r * W * N, 0, W * N * sizeof(A));
   }
 
-  // d h of the step, where h is projected to its output.
+  // The same of the step itself, where h is projected to its output.
   template <int R, int W>
-  TG_INLINE void project_back(Tile<S, R, W>& acc, int64_t first, int64_t vector) {
+  TG_INLINE void project_back(A* sums, int64_t first, int64_t vector) {
     const S* a[R];
     for (int r = 0; r < R; ++r) a[r] = rows.d_out[first + r];
-    tile_product<S, R, W>(acc, a, hr.panel(vector), hr.stride(vector), z.P);
+    product<S, R, W>(sums, W * N, a, hr.panel(vector), hr.stride(vector), z.P);
   }
 
   // What `finish` will read of one row, and the chunk's gradients after it, brought near while the tile is summed.
@@ -146,10 +142,10 @@ struct Backward {
   void outputs(int64_t start, int64_t count, int64_t first, int64_t last, bool reverse) {
     each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
-      Tile<S, R, W> acc;
-      recur<R, W>(acc, start + row, vector, [](int64_t) {});
+      alignas(VECTOR_BYTES) A sums[R * W * N];
+      recur<R, W>(sums, start + row, vector, false);
       for (int r = 0; r < R; ++r)
-        for (int v = 0; v < W; ++v) put_out(acc[r][v], start + row + r, vector + v);
+        for (int v = 0; v < W; ++v) put_out(load(sums + (r * W + v) * N), start + row + r, vector + v);
     });
   }
   __attribute__((noinline)) void put_out(V acc, int64_t row, int64_t vector) {
@@ -257,25 +253,23 @@ struct Backward {
     const bool plain = !peephole && !zoneout.acts() && (z.projects || !keep);
     each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
-      Tile<S, R, W> acc;
+      alignas(VECTOR_BYTES) A sums[R * W * N];
       if (z.projects) {
         for (int64_t r = 0; r < R; ++r) expect<W>(row + r, vector);
-        project_back<R, W>(acc, row, vector);
+        project_back<R, W>(sums, row, vector);
       } else {
-        recur<R, W>(acc, row, vector, [&](int64_t r) { expect<W>(row + r, vector); });
+        recur<R, W>(sums, row, vector, true);
       }
-      alignas(VECTOR_BYTES) A sums[R * W * N];
-      tile_store<S, R, W>(acc, sums, W * N);
-      const bool whole = plain && z.units(vector + W - 1) == N;
-#pragma GCC unroll 1
-      for (int64_t r = 0; r < R; ++r) {
-        const A* of_row = sums + r * W * N;
-        if (whole && !special(row + r))
-          z.projects ? finish_vectors<W, true>(of_row, row + r, vector) : finish_vectors<W, false>(of_row, row + r, vector);
-        else
-          for (int v = 0; v < W; ++v) finish(load(of_row + v * N), row + r, vector + v);
-      }
+      finish_tile<W>(sums, R, row, vector, plain && z.units(vector + W - 1) == N);
     });
+  }
+  template <int W>
+  __attribute__((noinline)) void finish_tile(const A* sums, int64_t count, int64_t row, int64_t vector, bool plain) {
+    for (int64_t r = 0; r < count; ++r, ++row, sums += W * N)
+      if (plain && !special(row))
+        z.projects ? finish_vectors<W, true>(sums, row, vector) : finish_vectors<W, false>(sums, row, vector);
+      else
+        for (int v = 0; v < W; ++v) finish(load(sums + v * N), row, vector + v);
   }
 
   // The gradients of the initial states, which close the recurrence: vectors `outs` of h_0, `blocks` of c_0.
@@ -283,17 +277,19 @@ struct Backward {
     if (p.d_h_0)
       each_tile(count, outs.first, outs.last, false, [&](int64_t row, int64_t vector, auto size, auto width) {
         constexpr int R = decltype(size)::value, W = decltype(width)::value;
-        Tile<S, R, W> acc;
-        recur<R, W>(acc, row, vector, [](int64_t) {});
+        alignas(VECTOR_BYTES) A sums[R * W * N];
+        recur<R, W>(sums, row, vector, false);
         for (int r = 0; r < R; ++r)
-          for (int v = 0; v < W; ++v)
-            store_first(static_cast<S*>(p.d_h_0) + (d * z.B + rows.b[row + r]) * z.P + (vector + v) * N,
-                        hidden_gradient(acc[r][v], row + r, vector + v), z.outputs(vector + v));
+          for (int v = 0; v < W; ++v) put_initial(load(sums + (r * W + v) * N), row + r, vector + v);
       });
     for (int64_t row = 0; p.d_c_0 && row < count; ++row)
       for (int64_t n = blocks.first; n < blocks.last; ++n)
         store_first(static_cast<A*>(p.d_c_0) + (d * z.B + rows.b[row]) * z.H + n * N,
                     rows.d_c[row] ? load_first(rows.d_c[row] + n * N, z.units(n)) : V{}, z.units(n));
+  }
+  __attribute__((noinline)) void put_initial(V acc, int64_t row, int64_t vector) {
+    store_first(static_cast<S*>(p.d_h_0) + (d * z.B + rows.b[row]) * z.P + vector * N, hidden_gradient(acc, row, vector),
+                z.outputs(vector));
   }
 };
 

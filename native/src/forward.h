@@ -383,14 +383,12 @@ struct Forward {
     const Panels<S> hr = projection(z, w);
     each_tile(count, first, last, reverse, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
-      Tile<S, R, W> acc;
+      alignas(VECTOR_BYTES) A sums[R * W * N];
       const S* h[R];
       for (int r = 0; r < R; ++r) h[r] = rows.h_new[row + r];
-      tile_product<S, R, W, OUTPUT_BLOCK>(acc, h, hr.panel(vector), hr.stride(vector), z.H);
-#pragma GCC unroll 8
+      product<S, R, W>(sums, W * N, h, hr.panel(vector), hr.stride(vector), z.H, OUTPUT_BLOCK);
       for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < W; ++v) put_out(acc[r][v], row + r, vector + v);
+        for (int v = 0; v < W; ++v) put_out(load(sums + (r * W + v) * N), row + r, vector + v);
     });
   }
   __attribute__((noinline)) void put_out(V r, int64_t row, int64_t vector) {

@@ -38,21 +38,20 @@ struct NormBackward {
 
   // What reaches h of the step through the gates of the step after, zoneout and the final state.
   void products(int64_t start, int64_t count) {
-    const int64_t padded = back.z.blocks * N;
     const bool projects = back.z.projects;
     if (projects) back.outputs(start, count, 0, back.z.outs, false);
     each_tile(count, 0, back.z.blocks, false, [&](int64_t row, int64_t vector, auto size, auto width) {
       constexpr int R = decltype(size)::value, W = decltype(width)::value;
-      Tile<S, R, W> acc;
-      if (projects) back.template project_back<R, W>(acc, start + row, vector);
-      else back.template recur<R, W>(acc, start + row, vector, [](int64_t) {});
-#pragma GCC unroll 8
+      alignas(VECTOR_BYTES) A sums[R * W * N];
+      if (projects) back.template project_back<R, W>(sums, start + row, vector);
+      else back.template recur<R, W>(sums, start + row, vector, false);
       for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < W; ++v)
-          store(d_hidden + (row + r) * padded + (vector + v) * N,
-                projects ? acc[r][v] : back.hidden_gradient(acc[r][v], start + row + r, vector + v));
+        for (int v = 0; v < W; ++v) put(load(sums + (r * W + v) * N), start, row + r, vector + v);
     });
+  }
+  __attribute__((noinline)) void put(V d_h, int64_t start, int64_t row, int64_t vector) {
+    if (!back.z.projects) d_h = back.hidden_gradient(d_h, start + row, vector);
+    store(d_hidden + row * back.z.blocks * N + vector * N, d_h);
   }
 
   void step(int64_t count) {

@@ -108,18 +108,13 @@ struct NormForward : Forward<S> {
   void products(const S* const* from, int64_t count, const S* weights, int64_t K, int64_t block, A* to) const {
     for_tiles(count, [&](int64_t row, auto size) {
       constexpr int R = decltype(size)::value;
-      Tile<S, R, 4> acc;
       const S* a[R];
       for (int r = 0; r < R; ++r) a[r] = from[row + r];
-      if (z.gate_vectors(block) < 4) {
-        shared_multiply<S, R>(acc, a, weights, K, z.gate_vectors(block));
-      } else {
-        tile_product<S, R, 4>(acc, a, weights, 4 * N, K);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) store(to + (row + r) * z.G + (block * 4 + v) * N, acc[r][v]);
+      A* at = to + row * z.G + block * 4 * N;
+      if (z.gate_vectors(block) == 4) return product<S, R, 4>(at, z.G, a, weights, 4 * N, K);
+      Tile<S, R, 4> acc;
+      shared_multiply<S, R>(acc, a, weights, K, z.gate_vectors(block));
+      tile_store<S, R, 4>(acc, at, z.G);
     });
   }
 

@@ -159,27 +159,30 @@ TG_INLINE void tile_multiply(Tile<S, R, V>& acc, const S* const (&a)[R], const S
   }
 }
 
-// sums[R][V][N] = a w over the blocks of k < K, a multiple of BLOCK. Not inlined, as few layers are so large.
-template <class S, int R, int V, int64_t BLOCK>
-__attribute__((noinline)) void sum_blocks(typename Types<S>::A* sums, const S* const* a, const S* w, int64_t stride,
-                                          int64_t K) {
-  for (int64_t k = 0; k < K; k += BLOCK, w += BLOCK * stride) {
+// R rows of V vectors, `apart` from each other, = a w, laid out as for `tile_multiply`, blocks of k summed apart. Not
+// inlined: one copy serves all that want their sums in memory.
+template <class S, int R, int V>
+__attribute__((noinline)) void product(typename Types<S>::A* to, int64_t apart, const S* const* a, const S* w,
+                                       int64_t stride, int64_t K, int64_t block = SUM_BLOCK) {
+  int64_t k = 0;
+  do {  // also of no k, which is zero
     Tile<S, R, V> acc;
     const S* at[R];
     for (int r = 0; r < R; ++r) at[r] = a[r] + k;
     tile_clear<S, R, V>(acc);
-    tile_multiply<S, R, V>(acc, at, w, stride, BLOCK);
-    if (k) tile_add<S, R, V>(acc, sums, V * Types<S>::N);
-    else tile_store<S, R, V>(acc, sums, V * Types<S>::N);
-  }
+    tile_multiply<S, R, V>(acc, at, w + k * stride, stride, K - k < block ? K - k : block);
+    if (k) tile_add<S, R, V>(acc, to, apart);
+    else tile_store<S, R, V>(acc, to, apart);
+    k += block;
+  } while (k < K);
 }
 
-// acc = a w, laid out as for `tile_multiply`, blocks of k summed apart.
-template <class S, int R, int V, int64_t BLOCK = SUM_BLOCK>
+// acc = a w in the same way.
+template <class S, int R, int V>
 TG_INLINE void tile_product(Tile<S, R, V>& acc, const S* const (&a)[R], const S* w, int64_t stride, int64_t K) {
   alignas(VECTOR_BYTES) typename Types<S>::A sums[R * V * Types<S>::N];
-  const int64_t before = K > BLOCK ? (K - 1) / BLOCK * BLOCK : 0;
-  if (before) sum_blocks<S, R, V, BLOCK>(sums, a, w, stride, before);
+  const int64_t before = K > SUM_BLOCK ? (K - 1) / SUM_BLOCK * SUM_BLOCK : 0;
+  if (before) product<S, R, V>(sums, V * Types<S>::N, a, w, stride, before);  // few layers are so large
   const S* at[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) at[r] = a[r] + before;
