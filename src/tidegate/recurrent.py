@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -241,6 +241,13 @@ class Recurrent(nn.Module):
             reset = check_batch_mask("reset", reset, tuple(x_t.shape[:-1]), x_t.device).unsqueeze(time)
         output, after = self(x_t.unsqueeze(time), state, reset=reset)
         return output.squeeze(time), after
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` asks for, whose own words would name no way out."""
+        raise RuntimeError(
+            f"torch.jit.script cannot read {type(self).__name__}; torch.jit.trace and torch.export.export take it, and "
+            "tidegate.restore(model) gives torch's layers back where tidegate.swap took them"
+        )
 
     def _refuse_streaming(self, what: str) -> None:
         if self.bidirectional:

@@ -227,3 +227,14 @@ def test_what_torch_saved_loads_where_the_package_is_imported_after_it(tmp_path)
     for script in (LOADS, light):
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("made", [tg.LSTM, tg.RNN, torch.nn.LSTM])
+def test_scripting_is_refused_with_a_way_out(made):
+    model = torch.nn.Sequential(made(3, 4))
+    tg.swap(model)
+    with pytest.raises(
+        RuntimeError, match=r"torch.jit.script cannot read \w+; torch.jit.trace and torch.export.export"
+    ):
+        torch.jit.script(model)
