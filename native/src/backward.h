@@ -73,8 +73,8 @@ struct Backward {
       : p(p), z(p), d(d), w(w), hr(hr), peephole(static_cast<const S*>(p.w_ch[d])), stride(stride),
         zoneout(p, d) {}
 
-  // sums[R][W][N] = d h of the step before, as far as it comes through the gates. EXPECTS: `finish` follows. Not
-  // inlined: one copy of these tiles serves all that need them.
+  // sums[R][W][N] = d h of the step before, as far as it comes through the gates; `expects` asks meanwhile for what
+  // `finish` will read. Not inlined: one copy of these tiles serves all that need them.
   template <int R, int W>
   __attribute__((noinline)) void recur(A* sums, int64_t first, int64_t vector, bool expects) {
     Tile<S, R, W> acc;
@@ -101,7 +101,7 @@ struct Backward {
       if (rows.next[first + r] == none) std::memset(sums + r * W * N, 0, W * N * sizeof(A));
   }
 
-  // The same of the step itself, where h is projected to its output.
+  // sums[R][W][N] = d h of the step itself, where h is projected to its output.
   template <int R, int W>
   TG_INLINE void project_back(A* sums, int64_t first, int64_t vector) {
     const S* a[R];
@@ -264,9 +264,9 @@ struct Backward {
     });
   }
   template <int W>
-  __attribute__((noinline)) void finish_tile(const A* sums, int64_t count, int64_t row, int64_t vector, bool plain) {
+  __attribute__((noinline)) void finish_tile(const A* sums, int64_t count, int64_t row, int64_t vector, bool whole) {
     for (int64_t r = 0; r < count; ++r, ++row, sums += W * N)
-      if (plain && !special(row))
+      if (whole && !special(row))
         z.projects ? finish_vectors<W, true>(sums, row, vector) : finish_vectors<W, false>(sums, row, vector);
       else
         for (int v = 0; v < W; ++v) finish(load(sums + v * N), row, vector + v);

@@ -13,8 +13,9 @@ from task_cases import first_of_two, verses, waves
 
 from tidegate.data.sequences import from_arrays
 from tidegate.tasks import fonts
+from tidegate.tasks.bootstrap import accuracy_interval, ratio_interval
 from tidegate.tasks.classify_baselines import byte_summary, fit_baselines, summary
-from tidegate.tasks.classify_metrics import accuracy_interval, confusion, ratio_interval, scores
+from tidegate.tasks.classify_metrics import confusion, scores
 from tidegate.tasks.pictures import draw_confusion
 from tidegate.tasks.temperature import fit_temperature, to_probabilities
 
@@ -52,7 +53,7 @@ def test_intervals_of_many(monkeypatch):
     groups = np.arange(300) // 2
     whole = accuracy_interval(right[:300], groups, seed=0)
     for most in (1, 1_000, 10**9):
-        monkeypatch.setattr("tidegate.tasks.classify_metrics.MOST", most)
+        monkeypatch.setattr("tidegate.tasks.bootstrap.MOST", most)
         assert accuracy_interval(right[:300], groups, seed=0) == whole
 
 

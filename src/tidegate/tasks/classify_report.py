@@ -12,9 +12,10 @@ import numpy as np
 
 from tidegate.data.sequences import Sequences
 from tidegate.errors import DataError
+from tidegate.tasks.bootstrap import accuracy_interval
 from tidegate.tasks.classify_baselines import fit_baselines
 from tidegate.tasks.classify_data import with_labels
-from tidegate.tasks.classify_metrics import accuracy_interval, by_class, confusion, scores
+from tidegate.tasks.classify_metrics import by_class, confusion, scores
 from tidegate.tasks.sequence_report import sureness
 from tidegate.training.progress import say
 

@@ -118,13 +118,13 @@ def _part_groups(
     codes: np.ndarray, groups: np.ndarray, left: np.ndarray, part: np.ndarray, number: int, share: float, seed: int
 ) -> np.ndarray:
     """Give a share of the groups that are left a number; what is left then."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here, as other commands need not wait for it
+
     there = len(np.unique(groups[left]))
     if there < 2:
         raise DataError("--group leaves too few groups for training, validation and test; three at least are needed")
     if np.bincount(codes[left]).max() < 2:
         raise DataError("--group: no label occurs twice in what is left to part by groups; give more sequences")
-    from sklearn.model_selection import StratifiedGroupKFold  # here, as other commands need not wait for it
-
     folds = max(2, min(round(1 / share), there, np.bincount(codes[left]).max()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class cannot be in every fold

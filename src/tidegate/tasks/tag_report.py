@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tidegate.data.tagged import TaggedSequences
-from tidegate.tasks.classify_metrics import accuracy_interval, by_class, confusion, scores
+from tidegate.tasks.bootstrap import accuracy_interval
+from tidegate.tasks.classify_metrics import by_class, confusion, scores
 from tidegate.tasks.sequence_report import sureness
 from tidegate.tasks.tag_baselines import fit_baselines
 from tidegate.tasks.tag_data import with_tags

@@ -1,4 +1,4 @@
-"""Probabilities that are right as often as they say: scores divided by one temperature (Guo et al. 2017).
+"""Probabilities that are right as often as they say: scores divided by one temperature.
 
 N sequences or steps, K classes.
 """

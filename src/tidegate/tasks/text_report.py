@@ -15,7 +15,7 @@ import numpy as np
 import tidegate
 from tidegate.data.plain import Text, characters, read_text
 from tidegate.errors import DataError
-from tidegate.tasks.classify_metrics import ratio_interval
+from tidegate.tasks.bootstrap import ratio_interval
 from tidegate.tasks.learner import Report
 from tidegate.tasks.report import markdown_table
 from tidegate.tasks.run import CARD, CONFIG, METRICS, MODEL, write_metrics, write_text
