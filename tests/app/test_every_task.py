@@ -266,7 +266,7 @@ def test_going_on_with_a_run_of_another_task_is_refused(trained, run, task):
     other = next(name for name in CASES if name != task)
     refused(
         run("train", task, "--resume", "--out", trained / other),
-        f"is a run of {other}; go on with it by: tidegate train {other} --resume",
+        f"is a run of {other}; go on with it by: tidegate train {other} --resume --out {trained / other}",
     )
 
 

@@ -17,6 +17,8 @@ import torch
 from tables import hourly
 
 from tidegate.cli import main
+from tidegate.errors import RunError
+from tidegate.tasks import load_run
 from tidegate.training import loop
 from tidegate.training.checkpoint import load_tensors
 
@@ -85,7 +87,9 @@ def test_kill_and_resume(uninterrupted, tmp_path):
     run = tmp_path / "run"
     code, _ = stopped(uninterrupted / "a.csv", run, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    main(["train", "forecast", "--resume", "--out", str(run)])
+    with pytest.raises(RunError, match="is not a finished run of tidegate; go on with it by: tidegate") as refusal:
+        load_run(run)
+    main(shlex.split(str(refusal.value).rpartition("by: tidegate ")[2]))
     assert_same(run, uninterrupted / "run")
 
 

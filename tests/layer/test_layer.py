@@ -11,6 +11,7 @@ import torch
 from helpers import assert_close, gradients
 
 import tidegate as tg
+from tidegate.errors import TidegateError
 
 F64 = torch.float64
 
@@ -247,6 +248,15 @@ def test_backend_says_which_and_why():
     assert choice.name == "reference"
     with pytest.raises(ValueError, match="unknown backend 'fast'; there are"), tg.ops.use_backend("fast"):
         pass
+
+
+def test_a_mistyped_backend_of_the_environment_is_named():
+    token = tg.ops._forced.set("fast")  # as at import
+    try:
+        with pytest.raises(TidegateError, match="unknown backend 'fast' in TIDEGATE_BACKEND; there are 'native'"):
+            tg.LSTM(3, 4)(torch.randn(5, 2, 3))
+    finally:
+        tg.ops._forced.reset(token)
 
 
 def test_autocast_leaves_double_precision_alone():

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tidegate.cell import LSTMWeights, RNNWeights
 from tidegate.checks import autocast_dtype
+from tidegate.errors import ConfigError
 from tidegate.ops import checkpoint, graph, native, reference, rnn
 from tidegate.ops.trace import LayerTrace, lstm_trace
 from tidegate.ops.types import BackendChoice, Noise, SequenceResult, SlowPathWarning
@@ -97,7 +98,7 @@ def choose(x: Tensor, weights: Sequence[LSTMWeights], noise: Noise | None = None
     """
     forced = _forced.get()
     if forced is not None:
-        _known(forced)
+        _known(forced, " in TIDEGATE_BACKEND")
         reason = BACKENDS[forced].declines(x, weights, noise)
         if reason is not None:
             raise ValueError(f"backend {forced!r} was asked for, but {reason}")
@@ -222,9 +223,9 @@ def rnn_sequence(
     return reference.rnn_sequence(x, h_0, weights, lengths, reset, nonlinearity)
 
 
-def _known(name: str) -> None:
+def _known(name: str, where: str = "") -> None:
     if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")
+        raise ConfigError(f"unknown backend {name!r}{where}; there are {', '.join(map(repr, BACKENDS))}")
 
 
 def check_sizes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,7 +25,7 @@ from tidegate.config import Config, read_toml
 from tidegate.data.atomic import atomic_write, why
 from tidegate.data.plain import RUN, files_in
 from tidegate.errors import ConfigError, RunError
-from tidegate.training.checkpoint import load_tensors, save_tensors
+from tidegate.training.checkpoint import CHECKPOINT, load_tensors, save_tensors
 
 FORMAT = 1
 MODEL, METRICS, CARD = "model.safetensors", "metrics.json", "README.md"
@@ -100,6 +101,7 @@ def task_of(folder: str | Path, known: Iterable[str]) -> str:
     """
     if not Path(folder).is_dir():
         raise RunError(f"there is no run folder {folder}")
+    _check_finished(Path(folder))
     _, facts = load_tensors(Path(folder) / MODEL)
     _check_format(folder, facts)
     task = facts.get("task")
@@ -119,12 +121,23 @@ def read_model(folder: str | Path, task: str) -> tuple[dict[str, Tensor], dict[s
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}")
+    _check_finished(folder)
     tensors, facts = load_tensors(folder / MODEL)
     if facts.get("task") != task:
         kind = facts.get("task", "something else")
         raise RunError(f"{folder} is a run of another kind: it holds {kind!r}, and {task!r} was asked for")
     _check_format(folder, facts)
     return tensors, facts
+
+
+def _check_finished(folder: Path) -> None:
+    task = _source_facts(folder).get("task")
+    if task and (folder / CHECKPOINT).exists() and not (folder / MODEL).exists():
+        raise RunError(f"{folder} has no {MODEL}: it is not a finished run of tidegate; {_resumed(folder, task)}")
+
+
+def _resumed(folder: str | Path, task: str) -> str:
+    return f"go on with it by: tidegate train {task} --resume --out {shlex.quote(str(folder))}"
 
 
 def _check_format(folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -214,7 +227,7 @@ def check_task(folder: str | Path, task: str) -> None:
     """Refuse to go on with a run of another task."""
     there = _source_facts(folder).get("task", task)
     if there != task:
-        raise RunError(f"{folder} is a run of {there}; go on with it by: tidegate train {there} --resume")
+        raise RunError(f"{folder} is a run of {there}; {_resumed(folder, there)}")
 
 
 def _source_facts(folder: str | Path) -> dict[str, Any]:

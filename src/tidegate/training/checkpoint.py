@@ -19,6 +19,8 @@ from torch import Tensor
 from tidegate.data.atomic import atomic_write
 from tidegate.errors import RunError
 
+CHECKPOINT = "checkpoint.safetensors"  # in a run folder, until the run is finished
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts atomically, with a digest of the tensors' bits."""

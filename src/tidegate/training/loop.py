@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from tidegate.data.atomic import atomic_write
 from tidegate.errors import ConfigError, RunError, TidegateError
-from tidegate.training.checkpoint import flatten_optimizer, load_tensors, restore_optimizer, save_tensors
+from tidegate.training.checkpoint import CHECKPOINT, flatten_optimizer, load_tensors, restore_optimizer, save_tensors
 from tidegate.training.config import TrainingConfig
 from tidegate.training.progress import Progress
 
-CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
 NON_MONOTONE = 5  # epochs that NT-ASGD waits for a better score (Merity et al. 2017)
 
